@@ -1,0 +1,1 @@
+"""Collectors: one package a broker, loaded by entry point; see docs/collector.md."""

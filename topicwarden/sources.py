@@ -1,0 +1,172 @@
+"""What a broker's package offers the core: the door every broker, ours or a third party's, comes in by.
+
+A package registers one `Broker` under the entry point group `topicwarden.brokers`. The core calls nothing else of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Protocol
+
+from topicwarden.errors import ConfigurationError, Problem
+from topicwarden.events import EventBatch
+
+
+@dataclass(frozen=True, slots=True)
+class BlindSpot:
+    """Something a source cannot see as it is set up; printed with every result."""
+
+    what: str
+    """One sentence without full stop: what is not seen."""
+    fix: str | None = None
+    """What would make it visible, when something would."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a source has done so far; served as metrics and on the status line."""
+
+    events: int = 0
+    lost: int = 0
+    """Events known to have happened and not seen (sequence gaps, overwritten before read)."""
+    gaps: int = 0
+    """How many times events were lost."""
+    unresolved: int = 0
+    """Events seen whose client or resource name never became known; dropped."""
+    decode_errors: dict[str, int] = field(default_factory=dict)
+    """Records, lines or messages that could not be read, by stage."""
+    lag_ns: int = 0
+    """How far behind the broker the last batch was: reader's clock minus the event's time."""
+    source: dict[str, int] = field(default_factory=dict)
+    """The source's own counts (for example table evictions inside the broker)."""
+
+    def error(self, stage: str, count: int = 1) -> None:
+        """Count something that could not be decoded."""
+        self.decode_errors[stage] = self.decode_errors.get(stage, 0) + count
+
+
+class Collector(Protocol):
+    """A live source. `docs/collector.md` says what it must do; `tests/collector_contract.py` checks it."""
+
+    @property
+    def title(self) -> str:
+        """The mode in a few words, for people: `mosquitto plugin, every event (/run/topicwarden/mosquitto.ring)`."""
+        ...
+
+    @property
+    def broker(self) -> str:
+        """The name given to this broker in every event."""
+        ...
+
+    @property
+    def counters(self) -> Counters:
+        """Counts so far."""
+        ...
+
+    def blind_spots(self) -> Sequence[BlindSpot]:
+        """What this source cannot see as it stands now; never empty for a mode that is not complete."""
+        ...
+
+    def batches(self) -> AsyncIterator[EventBatch]:
+        """Yield batches until closed. Raises ObservationError when observing is impossible, never for bad input."""
+        ...
+
+    async def close(self) -> None:
+        """Stop and release everything; `batches` then ends after handing over what it has."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """What the command line knows and a source may need."""
+
+    broker: str | None = None
+    """The operator's name for the broker; a source chooses a default from its address."""
+    state_dir: Path | None = None
+    """Where a source may keep its reading position over restarts; None: keep none."""
+    username: str | None = None
+    password_file: Path | None = None
+    """File whose first line is our own password; never a password on a command line."""
+    cafile: Path | None = None
+    certfile: Path | None = None
+    keyfile: Path | None = None
+    from_start: bool = False
+    """Read what is already there (a log's beginning, the ring's oldest record) before following."""
+    timezone: str | None = None
+    """IANA zone of timestamps that carry none; None: this machine's local time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """One line of a doctor's report about a broker's set-up."""
+
+    level: str
+    """`ok`, `note`, `warning` or `problem`; a problem makes doctor exit 1."""
+    check: str
+    """Short dotted name, stable: `plugin.loaded`, `acl.present`."""
+    message: str
+    file: str | None = None
+    line: int | None = None
+    fix: str | None = None
+    """The exact lines to add or change, in the broker's syntax."""
+
+
+@dataclass(frozen=True, slots=True)
+class DoctorReport:
+    """What a broker's configuration means for what we can see and for who may do what."""
+
+    title: str
+    advice: Sequence[Advice]
+    blind_spots: Sequence[BlindSpot]
+
+
+class Broker(Protocol):
+    """One kind of broker."""
+
+    @property
+    def name(self) -> str:
+        """`mosquitto`, `rabbitmq` …"""
+        ...
+
+    def default_source(self) -> str | None:
+        """A source present on this machine that `watch` uses when none is named; None when there is none."""
+        ...
+
+    def recognises(self, source: str, head: bytes) -> bool:
+        """Whether `source` (path or URL) is this broker's; `head` is a file's first 4096 bytes, b'' for others."""
+        ...
+
+    def watch(self, source: str, options: SourceOptions) -> Collector:
+        """Build a live collector; raises ConfigurationError or ObservationError at once when it cannot work."""
+        ...
+
+    def read(self, source: str, options: SourceOptions, counters: Counters) -> Iterator[EventBatch]:
+        """Read a recording this broker left (a log file) to its end."""
+        ...
+
+    def file_blind_spots(self, source: str) -> Sequence[BlindSpot]:
+        """What a recording of this kind cannot show."""
+        ...
+
+    def doctor(self, target: str) -> DoctorReport:
+        """Judge a configuration; raises ConfigurationError when it cannot be read."""
+        ...
+
+
+def load_brokers() -> Mapping[str, Broker]:
+    """Return the registered brokers by name, in name order; raises ConfigurationError when one cannot be loaded."""
+    found: dict[str, Broker] = {}
+    for entry in sorted(entry_points(group="topicwarden.brokers"), key=lambda e: e.name):
+        try:
+            found[entry.name] = entry.load()
+        except (ImportError, AttributeError) as error:
+            raise ConfigurationError(
+                Problem(
+                    f"broker package {entry.name!r} ({entry.value}) cannot be loaded: {error}",
+                    hint="reinstall the package that provides it, or uninstall it",
+                )
+            ) from error
+    return found
