@@ -151,7 +151,7 @@ struct tw_ring_header {
     uint32_t pid;
     uint32_t plugin_version;            /* major << 16 | minor << 8 | patch */
     char broker_version[32];            /* NUL-padded; the headers' version the plugin was built with */
-    uint8_t spare1[40];
+    uint8_t spare1[48];
     /* offset 128, a cache line of its own: moves all the time */
     uint64_t reserved;
     uint64_t head;
