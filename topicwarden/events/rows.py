@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from topicwarden.events.batch import (
+    ENTROPY_UNKNOWN,
     QOS_UNKNOWN,
     RETAIN_UNKNOWN,
     SIZE_UNKNOWN,
     Action,
     Certainty,
     EventBatch,
+    EventBuilder,
+    Notice,
     Outcome,
     Shape,
 )
-from topicwarden.events.tables import Client, Resource, ResourceKind
+from topicwarden.events.tables import NO_RESOURCE, Client, Identity, Resource, ResourceKind
 
 
 def to_rows(batch: EventBatch) -> Iterator[dict[str, Any]]:
     """Yield each event as a dict of JSON values; what is not known is left out, so rows stay short.
 
     Keys: time_ns, action, outcome, certainty, client {broker, protocol, client_id, user, address, port, tls_subject,
-    vhost, identity}, resource {kind, name, length when cut}, size, entropy (4 decimals), shape, qos, retain, count
+    vhost, identity}, resource {kind, name, length when cut}, size, entropy, shape, qos, retain, count
     when not 1.
     """
     clients = batch.tables.clients.entries
@@ -36,7 +39,7 @@ def to_rows(batch: EventBatch) -> Iterator[dict[str, Any]]:
         batch.client.tolist(),
         batch.resource.tolist(),
         batch.size.tolist(),
-        batch.entropy.tolist(),
+        batch.entropy,
         batch.shape.tolist(),
         batch.qos.tolist(),
         batch.retain.tolist(),
@@ -56,7 +59,7 @@ def to_rows(batch: EventBatch) -> Iterator[dict[str, Any]]:
         if size != SIZE_UNKNOWN:
             row["size"] = size
         if not math.isnan(entropy):
-            row["entropy"] = round(entropy, 4)
+            row["entropy"] = float(str(entropy))  # the shortest decimal that reads back as the same float32
         if shape != Shape.UNKNOWN:
             row["shape"] = Shape(shape).name.lower()
         if qos != QOS_UNKNOWN:
@@ -96,3 +99,65 @@ def resource_row(resource: Resource | None) -> dict[str, Any] | None:
     if resource.truncated:
         row["length"] = resource.length
     return row
+
+
+def event_from_row(row: Mapping[str, Any], builder: EventBuilder) -> None:
+    """Append the event a row of `to_rows` describes; raises KeyError, ValueError or TypeError for another row."""
+    resource = row.get("resource")
+    builder.add(
+        _integer(row["time_ns"], -(2**63), 2**63 - 1),
+        Action[row["action"].upper()],
+        client_from_row(row["client"]),
+        NO_RESOURCE if resource is None else resource_from_row(resource),
+        Outcome[row["outcome"].upper()],
+        Certainty[row["certainty"].upper()],
+        size=_integer(row.get("size", SIZE_UNKNOWN), -1, 2**62),
+        entropy=float(row.get("entropy", ENTROPY_UNKNOWN)),
+        shape=Shape[row.get("shape", "unknown").upper()],
+        qos=_integer(row.get("qos", QOS_UNKNOWN), 0, 255),
+        retain=_integer(row.get("retain", RETAIN_UNKNOWN), 0, 255),
+        count=_integer(row.get("count", 1), 0, 2**32 - 1),
+    )
+
+
+def client_from_row(row: Mapping[str, Any]) -> Client:
+    """Return the client a row of `client_row` describes; raises TypeError for keys or values it does not know."""
+    if any(not isinstance(value, int if key == "port" else str) for key, value in row.items()):
+        raise TypeError("a client's fields are text, its port a number")
+    return Client(**{**row, "identity": Identity(row.get("identity", "unknown"))})
+
+
+def resource_from_row(row: Mapping[str, Any]) -> Resource:
+    """Return the resource a row of `resource_row` describes."""
+    if not isinstance(row["name"], str):
+        raise TypeError("a resource's name is text")
+    return Resource(ResourceKind[row["kind"].upper()], row["name"], _integer(row.get("length", -1), -1, 2**32))
+
+
+def notice_row(notice: Notice) -> dict[str, Any]:
+    """Return a notice as JSON values; what is empty is left out."""
+    row: dict[str, Any] = {"code": notice.code, "time_ns": notice.time_ns, "broker": notice.broker}
+    if notice.scope:
+        row["scope"] = notice.scope
+    if notice.count != 1:
+        row["count"] = notice.count
+    if notice.client is not None:
+        row["client"] = client_row(notice.client)
+    if notice.witness is not None:
+        row["witness"] = notice.witness
+    if notice.evidence:
+        row["evidence"] = dict(notice.evidence)
+    return row
+
+
+def notice_from_row(row: Mapping[str, Any]) -> Notice:
+    """Return the notice a row of `notice_row` describes."""
+    client = row.get("client")
+    return Notice(**{**row, "client": None if client is None else client_from_row(client)})
+
+
+def _integer(value: Any, low: int, high: int) -> int:
+    """Return the value when it is a whole number in range; raises ValueError otherwise."""
+    if not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(f"{value!r} is not a whole number from {low} to {high}")
+    return value

@@ -1,0 +1,205 @@
+"""Recordings give back exactly what was recorded, whatever it holds, and survive damage."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from topicwarden.errors import ConfigurationError, ObservationError
+from topicwarden.events import (
+    COLUMNS,
+    NO_RESOURCE,
+    Action,
+    Certainty,
+    Client,
+    EventBuilder,
+    Identity,
+    Notice,
+    Outcome,
+    Resource,
+    ResourceKind,
+    Shape,
+    Table,
+    Tables,
+)
+from topicwarden.events.recording import Recording, is_recording, open_recorder
+from topicwarden.events.rows import notice_row, to_rows
+
+names = st.text(st.characters(), max_size=12)  # surrogates included: brokers pass names that are no valid UTF-8
+clients = st.builds(
+    Client,
+    broker=names,
+    protocol=st.just("mqtt"),
+    client_id=names,
+    user=st.none() | names,
+    address=st.none() | names,
+    port=st.none() | st.integers(0, 65535),
+    tls_subject=st.none() | names,
+    vhost=st.none() | names,
+    identity=st.sampled_from(Identity),
+)
+resources = st.just(NO_RESOURCE) | st.builds(
+    Resource, kind=st.just(ResourceKind.TOPIC), name=names.filter(bool), length=st.just(-1) | st.integers(200, 9000)
+)
+rows = st.tuples(
+    st.integers(-(2**62), 2**62),
+    st.sampled_from(Action),
+    clients,
+    resources,
+    st.sampled_from(Outcome),
+    st.sampled_from(Certainty),
+    st.integers(-1, 2**40),
+    st.floats(0, 8, width=32) | st.just(float("nan")),
+    st.sampled_from(Shape),
+    st.sampled_from([0, 1, 2, 255]),
+    st.sampled_from([0, 1, 255]),
+    st.integers(1, 2**32 - 1),
+)
+notices = st.builds(
+    Notice,
+    code=st.just("TW901"),
+    time_ns=st.integers(0, 2**62),
+    broker=names,
+    scope=names,
+    count=st.integers(1, 10),
+    client=st.none() | clients,
+    witness=st.none() | names,
+    evidence=st.dictionaries(names, st.integers(-5, 5) | names),
+)
+
+
+@pytest.mark.parametrize("suffix", ["arrow", "jsonl"])
+@settings(max_examples=60, deadline=None)
+@given(batches=st.lists(st.tuples(st.lists(rows, max_size=8), st.lists(notices, max_size=2)), max_size=4))
+def test_a_recording_gives_back_every_event_and_notice(
+    suffix: str, batches: list[tuple[list[Any], list[Notice]]]
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"events.{suffix}"
+        builder = EventBuilder(Tables())
+        written: list[dict[str, object]] = []
+        said: list[dict[str, object]] = []
+        with open_recorder(path, {"broker": "b"}) as recorder:
+            for events, remarks in batches:
+                for time_ns, action, client, resource, outcome, certainty, *rest in events:
+                    numbers = dict(zip(("size", "entropy", "shape", "qos", "retain", "count"), rest, strict=True))
+                    builder.add(time_ns, action, client, resource, outcome, certainty, **numbers)
+                for remark in remarks:
+                    builder.notice(remark)
+                batch = builder.take()
+                written += to_rows(batch)
+                said += map(notice_row, batch.notices)
+                recorder.write(batch)
+        recording = Recording(path)
+        read: list[dict[str, object]] = []
+        heard: list[dict[str, object]] = []
+        for batch in recording:
+            assert all(getattr(batch, name).dtype == dtype for name, dtype in COLUMNS.items())
+            read += to_rows(batch)
+            heard += map(notice_row, batch.notices)
+        assert read == written
+        assert heard == said
+        assert recording.about == {"broker": "b"}
+
+
+def _recorded(path: Path, count: int = 5) -> None:
+    builder = EventBuilder(Tables())
+    with open_recorder(path, {"broker": "b"}) as recorder:
+        for number in range(count):
+            builder.add(number, Action.PUBLISH, Client("b", "mqtt", f"c{number}"), Resource(ResourceKind.TOPIC, "a/b"))
+            recorder.write(builder.take())
+
+
+@pytest.mark.parametrize("suffix", ["arrow", "jsonl"])
+def test_a_recording_cut_anywhere_gives_its_whole_batches_and_says_that_it_is_damaged(
+    tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"events.{suffix}"
+    _recorded(path)
+    whole = path.read_bytes()
+    header = whole.index(b"\n") + 1 if suffix == "jsonl" else 0
+    for length in range(header, len(whole), 97):
+        cut = tmp_path / f"cut.{suffix}"
+        cut.write_bytes(whole[:length])
+        try:
+            batches = list(Recording(cut))
+        except ObservationError:
+            assert suffix == "arrow"  # cut inside the header: said so at once
+            continue
+        times = [time for batch in batches for time in batch.time_ns.tolist()]
+        assert times == list(range(len(times)))
+        if not batches:
+            continue
+        complete = len(times) == 5 or (suffix == "jsonl" and whole[length - 1 : length] == b"\n")
+        assert complete or batches[-1].notices or suffix == "arrow"
+
+
+def test_a_line_that_is_no_event_is_reported_with_its_number_and_the_rest_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    _recorded(path, 2)
+    lines = path.read_text().splitlines()
+    bad = ['{"time_ns": 1}', "[]", '{"time_ns": true', '{"time_ns": 1e400}', json.dumps({"notice": {"x": 1}})]
+    path.write_text("\n".join([*lines[:2], *bad, lines[2]]) + "\n")
+    batches = list(Recording(path))
+    assert sum(map(len, batches)) == 2
+    remarks = [notice for batch in batches for notice in batch.notices]
+    assert [notice.code for notice in remarks] == ["TW903"] * 5
+    assert remarks[0].witness is not None
+    assert remarks[0].witness.startswith("line 3:")
+
+
+def test_a_recording_of_another_format_version_is_refused_with_a_hint(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text('{"topicwarden_events": 99}\n')
+    with pytest.raises(ObservationError, match="format 99") as caught:
+        Recording(path)
+    assert caught.value.problems[0].hint
+
+
+def test_a_recording_never_overwrites_another_file(tmp_path: Path) -> None:
+    path = tmp_path / "events.arrow"
+    path.write_bytes(b"evidence")
+    with pytest.raises(ConfigurationError, match="already there"):
+        open_recorder(path, {})
+    assert path.read_bytes() == b"evidence"
+
+
+def test_recordings_are_told_from_other_files_by_their_beginning(tmp_path: Path) -> None:
+    for suffix in ("arrow", "jsonl"):
+        _recorded(tmp_path / f"e.{suffix}")
+        assert is_recording((tmp_path / f"e.{suffix}").read_bytes()[:64])
+    assert not is_recording(b"1700000000: mosquitto version 2.0.11 starting\n")
+
+
+def test_a_full_table_forgets_the_entries_unused_longest_and_never_those_of_the_batch_in_progress() -> None:
+    table: Table[str] = Table(16)
+    numbers = {name: table.intern(name) for name in map(str, range(16))}
+    table.take_redefined()
+    table.tick()
+    table.touch(np.array([numbers[str(n)] for n in range(14)], np.uint32))
+    fresh = table.intern("new")
+    assert fresh in (numbers["14"], numbers["15"])
+    assert table.take_redefined() == [fresh]
+    assert table.evicted == 2
+    assert len(table) == 15
+    assert all(table.entries[numbers[str(n)]] == str(n) for n in range(14))
+
+
+def test_a_batch_that_uses_a_whole_table_is_told_to_flush_before_it_would_fail() -> None:
+    table: Table[int] = Table(16)
+    used = 0
+    while not table.must_flush:
+        table.intern(used)
+        used += 1
+    assert used == 8
+    for entry in range(used, 16):
+        table.intern(entry)
+    with pytest.raises(RuntimeError, match="must_flush"):
+        table.intern(99)
