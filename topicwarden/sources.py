@@ -6,6 +6,7 @@ A package registers one `Broker` under the entry point group `topicwarden.broker
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -123,6 +124,43 @@ class DoctorReport:
     blind_spots: Sequence[BlindSpot]
 
 
+@dataclass(frozen=True, slots=True)
+class Planted:
+    """A deviation the demo plants, and the finding that must come of it."""
+
+    what: str
+    """In words, for people."""
+    code: str
+    client_id: str
+
+
+class Demo(Protocol):
+    """A real broker of the demo's own, with real clients that behave and clients that do not."""
+
+    @property
+    def sources(self) -> Sequence[str]:
+        """What `watch` is to be pointed at."""
+        ...
+
+    @property
+    def policy(self) -> Path:
+        """The intended policy."""
+        ...
+
+    @property
+    def planted(self) -> Sequence[Planted]:
+        """Every deviation; a client that is accused and not listed here was accused wrongly."""
+        ...
+
+    def traffic(self) -> None:
+        """Run all clients to their end (up to a minute); called in a thread of its own."""
+        ...
+
+    def stop_traffic(self) -> None:
+        """Make `traffic` return soon; may be called from any thread."""
+        ...
+
+
 class Broker(Protocol):
     """One kind of broker."""
 
@@ -153,6 +191,10 @@ class Broker(Protocol):
 
     def doctor(self, target: str) -> DoctorReport:
         """Judge a configuration; raises ConfigurationError when it cannot be read."""
+        ...
+
+    def demo(self, folder: Path) -> AbstractContextManager[Demo]:
+        """Start the demo's broker with its files in `folder`; leaving the context stops it, whatever happened."""
         ...
 
 

@@ -1,0 +1,101 @@
+"""Mosquitto: the plugin's ring, its log, its `$SYS` topics, its configuration; and the demo.
+
+`BROKER` is the package's entry point. The parts are imported when first used, so that naming the broker costs nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from topicwarden.events import EventBatch
+    from topicwarden.sources import BlindSpot, Collector, Counters, Demo, DoctorReport, SourceOptions
+
+DEFAULT_RING: Final = "/run/topicwarden/mosquitto.ring"
+RING_MAGIC: Final = b"TWRING\r\n"
+GZIP_MAGIC: Final = b"\x1f\x8b"
+
+
+class MosquittoBroker:
+    """Mosquitto as `topicwarden.sources.Broker`; sources are a ring file, a log file, or an mqtt:// address."""
+
+    name = "mosquitto"
+
+    def default_source(self) -> str | None:
+        """Return the plugin's default ring when it is there."""
+        return f"ring:{DEFAULT_RING}" if Path(DEFAULT_RING).exists() else None
+
+    def recognises(self, source: str, head: bytes) -> bool:
+        """Whether the source is a ring, a Mosquitto log, or an MQTT address."""
+        if source.startswith(("ring:", "log:", "mqtt://", "mqtts://")):
+            return True
+        return head.startswith((RING_MAGIC, GZIP_MAGIC)) or _looks_like_log(head)
+
+    def watch(self, source: str, options: SourceOptions) -> Collector:
+        """Build the collector the source asks for; a path with no prefix is told by its content."""
+        if source.startswith(("mqtt://", "mqtts://")):
+            from topicwarden_collectors.mosquitto.sys_topics import SysCollector
+
+            return SysCollector(source, options)
+        if _is_ring(source):
+            from topicwarden_collectors.mosquitto.ring import RingCollector
+
+            return RingCollector(Path(source.removeprefix("ring:")), options)
+        from topicwarden_collectors.mosquitto.log_tail import LogCollector
+
+        return LogCollector(Path(source.removeprefix("log:")), options)
+
+    def read(self, source: str, options: SourceOptions, counters: Counters) -> Iterator[EventBatch]:
+        """Read a log file, plain or gzipped, to its end."""
+        from topicwarden_collectors.mosquitto.log_tail import read_log
+
+        return read_log(Path(source.removeprefix("log:")), options, counters)
+
+    def file_blind_spots(self, source: str) -> Sequence[BlindSpot]:  # noqa: ARG002 - one kind of file only
+        """Return what a log cannot show."""
+        from topicwarden_collectors.mosquitto.log_tail import LOG_BLIND_SPOTS
+
+        return LOG_BLIND_SPOTS
+
+    def doctor(self, target: str) -> DoctorReport:
+        """Judge a mosquitto.conf."""
+        from topicwarden_collectors.mosquitto.doctor import diagnose
+
+        return diagnose(target)
+
+    def demo(self, folder: Path) -> AbstractContextManager[Demo]:
+        """Start the demo."""
+        from topicwarden_collectors.mosquitto.demo import start
+
+        return start(folder)
+
+
+def _is_ring(source: str) -> bool:
+    if source.startswith("ring:"):
+        return True
+    if source.startswith("log:"):
+        return False
+    try:
+        with Path(source).open("rb") as file:
+            return file.read(len(RING_MAGIC)) == RING_MAGIC
+    except OSError:
+        return os.fspath(source).endswith(".ring")
+
+
+def _looks_like_log(head: bytes) -> bool:
+    """Whether one of the first whole lines is one only Mosquitto writes."""
+    marks = (
+        b"mosquitto version ",
+        b"New connection from ",
+        b"New client connected from ",
+        b"Opening ipv",
+        b" PUBLISH ",
+    )
+    return any(mark in line for line in head.split(b"\n")[:-1] for mark in marks)
+
+
+BROKER: Final = MosquittoBroker()
