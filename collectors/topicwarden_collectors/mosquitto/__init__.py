@@ -30,8 +30,8 @@ class MosquittoBroker:
         return f"ring:{DEFAULT_RING}" if Path(DEFAULT_RING).exists() else None
 
     def recognises(self, source: str, head: bytes) -> bool:
-        """Whether the source is a ring, a Mosquitto log, or an MQTT address."""
-        if source.startswith(("ring:", "log:", "mqtt://", "mqtts://")):
+        """Whether the source is a ring, a Mosquitto log or configuration, or an MQTT address."""
+        if source.startswith(("ring:", "log:", "mqtt://", "mqtts://")) or source.endswith((".ring", ".conf")):
             return True
         return head.startswith((RING_MAGIC, GZIP_MAGIC)) or _looks_like_log(head)
 

@@ -1,0 +1,53 @@
+"""The command line: `main` runs it; `exit_with` turns what a command did, or the error it met, into an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Final, NoReturn
+
+from topicwarden.errors import TopicwardenError
+
+EXIT_CLEAN: Final = 0
+EXIT_FINDINGS: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_BLIND: Final = 3
+"""Could not observe."""
+EXIT_PIPE_CLOSED: Final = 141
+"""Whoever read our output went away (what the shell reports for SIGPIPE)."""
+
+
+def main() -> None:
+    """Run the command line and exit with its code; wrong usage exits 2 with typer's own words."""
+    from topicwarden.cli.app import app
+
+    app()
+
+
+def exit_with(command: Callable[[], int]) -> NoReturn:
+    """Run a command's body and exit with the code it returns, or with that of the error it met."""
+    try:
+        code = command()
+        sys.stdout.flush()
+    except TopicwardenError as error:
+        print_error(error)
+        code = error.exit_code
+    except BrokenPipeError:
+        # `topicwarden … | head`: nothing went wrong. Closing keeps the interpreter from flushing into the pipe again.
+        sys.stdout = None  # type: ignore[assignment]
+        code = EXIT_PIPE_CLOSED
+    sys.exit(code)
+
+
+def print_error(error: TopicwardenError) -> None:
+    """Print every problem, one after the other, to stderr; hostile text in them is escaped."""
+    from topicwarden.output.escape import visible
+
+    for problem in error.problems:
+        where = problem.file or ""
+        if problem.file and problem.line:
+            where += f":{problem.line}"
+        prefix = f"{visible(where)}: " if where else ""
+        sys.stderr.write(f"error: {prefix}{visible(problem.message)}\n")
+        if problem.hint:
+            sys.stderr.write("\n" + "".join(f"hint: {line}\n" for line in problem.hint.split("\n")))
