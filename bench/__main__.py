@@ -1,0 +1,26 @@
+"""Run the benchmarks, all or the named ones: `python -m bench [NAME ...]`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+
+def main(names: list[str]) -> int:
+    """Run each module's `main()`; returns 2 for a name there is not."""
+    known = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_"))
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        sys.stderr.write(f"error: no benchmark {', '.join(unknown)}\n\nhint: one of {', '.join(known)}\n")
+        return 2
+    for name in names or known:
+        sys.stdout.write(f"== {name}\n")
+        sys.stdout.flush()
+        importlib.import_module(f"bench.{name}").main()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.argv, arguments = sys.argv[:1], sys.argv[1:]
+    sys.exit(main(arguments))
