@@ -1,0 +1,410 @@
+"""The intended set: roles, naming, payloads, thresholds, inventory, exceptions, as frozen models."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from datetime import UTC, date, datetime, time, timedelta
+from difflib import get_close_matches
+from ipaddress import IPv4Network, IPv6Network
+from typing import Annotated, ClassVar, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from topicwarden.events import Client
+from topicwarden.patterns import filter_problem, matches
+from topicwarden.policy.regexes import regex_problem
+from topicwarden.policy.values import (
+    NANOSECONDS,
+    Glob,
+    Rate,
+    RefusedError,
+    address_within,
+    parse_byte_rate,
+    parse_day,
+    parse_glob,
+    parse_network,
+    parse_rate,
+    parse_size,
+    shown,
+)
+
+KnownFindings = Collection[str] | None
+
+
+def _topic_filter(value: str, *, placeholders: bool) -> str:
+    problem = filter_problem(value, placeholders=placeholders)
+    if problem is not None:
+        raise RefusedError(f"{shown(value)} is no topic filter: {problem}", _FILTER_HINT)
+    if value.startswith("$share/"):
+        raise RefusedError(
+            f"{shown(value)} names a shared subscription", f"write the filter alone: {value.split('/', 2)[2]}"
+        )
+    if not placeholders and not {"%u", "%c"}.isdisjoint(value.split("/")):
+        raise RefusedError(
+            f"{shown(value)} holds %u or %c, which stand for a role's member and mean nothing here", "write + instead"
+        )
+    return value
+
+
+_FILTER_HINT = "+ stands for one whole level, # for all the levels below, %u and %c for the client's own names"
+
+
+def _dotted_pattern(value: str) -> str:
+    """Check an AMQP 0-9-1 topic pattern: words between dots, `*` one word, `#` any number of words."""
+    if not value or len(value.encode("utf-8", "replace")) > 255:
+        raise RefusedError(f"a routing key pattern or queue has 1 to 255 bytes, not {shown(value)}")
+    for word in value.split("."):
+        if len(word) > 1 and ("*" in word or "#" in word):
+            raise RefusedError(f"* and # must be whole words between dots, not part of {shown(word)}")
+    return value
+
+
+def _level_regex(value: str) -> str:
+    problem = regex_problem(value)
+    if problem is not None:
+        raise RefusedError(f"{shown(value)} cannot be used as a level's pattern: {problem}", problem.hint)
+    return value
+
+
+PolicyFilter = Annotated[str, AfterValidator(lambda value: _topic_filter(value, placeholders=True))]
+"""A topic filter in which `%u` and `%c` stand for the client's own names."""
+PlainFilter = Annotated[str, AfterValidator(lambda value: _topic_filter(value, placeholders=False))]
+DottedPattern = Annotated[str, AfterValidator(_dotted_pattern)]
+NamePattern = Annotated[InstanceOf[Glob], BeforeValidator(parse_glob)]
+EventRate = Annotated[InstanceOf[Rate], BeforeValidator(parse_rate)]
+ByteRate = Annotated[InstanceOf[Rate], BeforeValidator(parse_byte_rate)]
+Size = Annotated[int, BeforeValidator(parse_size)]
+PositiveSize = Annotated[Size, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(parse_network)]
+Day = Annotated[date, BeforeValidator(parse_day)]
+LevelRegex = Annotated[str, AfterValidator(_level_regex)]
+RoleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Text = Annotated[str, Field(min_length=1, max_length=2000)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Strict(BaseModel):
+    """What people write by hand: no unknown keys, frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def shape_problem(cls, keys: Collection[str]) -> RefusedError | None:  # noqa: ARG003 - for those that override it
+        """Say why these keys cannot stand together in one mapping, or None; looks at no value."""
+        return None
+
+    @model_validator(mode="after")
+    def _check_shape(self) -> Self:
+        problem = self.shape_problem(self.model_fields_set)
+        if problem is not None:
+            raise problem
+        return self
+
+
+class MemberSelector(Strict):
+    """Which clients have a role: all keys given must match; names are globs (`*`, `?`), case-sensitive."""
+
+    user: NamePattern | None = None
+    """User name; never matches a client without one."""
+    client: NamePattern | None = None
+    """Client id: chosen by the client itself unless the broker binds it to the user."""
+    vhost: NamePattern | None = None
+    broker: NamePattern | None = None
+    address: Network | None = None
+    """Peer IP address or CIDR block."""
+    tls_subject: NamePattern | None = None
+    anonymous: bool = False
+    """True: clients without a user name."""
+
+    @classmethod
+    def shape_problem(cls, keys: Collection[str]) -> RefusedError | None:
+        """Refuse a selector of everybody, and one of nobody."""
+        if not keys:
+            return RefusedError("a member selector is empty", "name at least one of user, client, address …")
+        if "anonymous" in keys and "user" in keys:
+            return RefusedError("a member cannot be anonymous and have a user name", "write two selectors")
+        return None
+
+    @field_validator("anonymous")
+    @classmethod
+    def _only_true(cls, value: bool) -> bool:
+        if not value:
+            raise RefusedError("anonymous can only be true", 'for clients with any user name write user: "*"')
+        return value
+
+    def matches(self, client: Client) -> bool:
+        """Whether this client is selected; what is not known about it matches no key.
+
+        User names match however far the broker vouches for them: `Client.identity` says that.
+        """
+        if self.anonymous and client.user is not None:
+            return False
+        for pattern, value in (
+            (self.user, client.user),
+            (self.client, client.client_id),
+            (self.vhost, client.vhost),
+            (self.broker, client.broker),
+            (self.tls_subject, client.tls_subject),
+        ):
+            if pattern is not None and (value is None or not pattern.matches(value)):
+                return False
+        return self.address is None or address_within(client.address, self.address)
+
+
+class _Limits(Strict):
+    """How much may be published: events and bytes, each a GCRA policer."""
+
+    rate: EventRate | None = None
+    burst: Count | None = None
+    """Messages at one instant; default: what one second of `rate` allows, at least 1."""
+    byte_rate: ByteRate | None = None
+    byte_burst: PositiveSize | None = None
+    """Bytes at one instant; default: what one second of `byte_rate` allows, and at least `max_size`."""
+
+    @classmethod
+    def shape_problem(cls, keys: Collection[str]) -> RefusedError | None:
+        """Refuse a burst of nothing."""
+        for burst, rate in (("burst", "rate"), ("byte_burst", "byte_rate")):
+            if burst in keys and rate not in keys:
+                return RefusedError(f"{burst} without {rate} limits nothing", f"add {rate} or remove {burst}")
+        return None
+
+    @property
+    def effective_burst(self) -> int | None:
+        """`burst`, or its default; None when there is no `rate`."""
+        return None if self.rate is None else self.burst or self.rate.default_burst
+
+    @property
+    def effective_byte_burst(self) -> int | None:
+        """`byte_burst`, or its default; None when there is no `byte_rate`."""
+        return None if self.byte_rate is None else self.byte_burst or self.byte_rate.default_burst
+
+
+class PublishRule(_Limits):
+    """A permission to publish, per member: to MQTT topics, or to an AMQP exchange by routing key."""
+
+    topic: PolicyFilter | None = None
+    exchange: Text | None = None
+    key: DottedPattern | None = None
+    max_size: Size | None = None
+    """Largest payload in bytes."""
+
+    @classmethod
+    def shape_problem(cls, keys: Collection[str]) -> RefusedError | None:
+        """Refuse a rule for both protocols, or for none."""
+        hint = "write topic: FILTER, or exchange: NAME and key: PATTERN"
+        if "topic" in keys and ("exchange" in keys or "key" in keys):
+            return RefusedError("a publish rule names a topic or an exchange, not both", hint)
+        if "topic" not in keys and not ("exchange" in keys and "key" in keys):
+            return RefusedError("a publish rule does not say where to", hint)
+        return super().shape_problem(keys)
+
+    @model_validator(mode="after")
+    def _largest_message_fits(self) -> Self:
+        if self.byte_burst is not None and self.max_size is not None and self.byte_burst < self.max_size:
+            raise RefusedError(
+                f"byte_burst {self.byte_burst} is smaller than max_size {self.max_size}: such a message never passes",
+                "raise byte_burst or lower max_size",
+            )
+        return self
+
+    @property
+    def effective_byte_burst(self) -> int | None:
+        """`byte_burst`, or its default; None when there is no `byte_rate`."""
+        burst = super().effective_byte_burst
+        return burst if burst is None or self.byte_burst is not None else max(burst, self.max_size or 0)
+
+
+class SubscribeRule(Strict):
+    """A permission to subscribe to every filter whose topics all match `topic`."""
+
+    topic: PolicyFilter
+
+
+class ConsumeRule(Strict):
+    """A permission to consume from queues."""
+
+    queue: DottedPattern
+
+
+class Role(_Limits):
+    """Who, and what they may do; the limits hold for all publishes of one member together."""
+
+    members: Annotated[tuple[MemberSelector, ...], Field(min_length=1)]
+    publish: tuple[PublishRule, ...] = ()
+    subscribe: tuple[SubscribeRule, ...] = ()
+    consume: tuple[ConsumeRule, ...] = ()
+
+    @property
+    def effective_byte_burst(self) -> int | None:
+        """`byte_burst`, or its default, at least the largest `max_size` of the rules; None when no `byte_rate`."""
+        burst = super().effective_byte_burst
+        if burst is None or self.byte_burst is not None:
+            return burst
+        return max([burst, *(rule.max_size or 0 for rule in self.publish)])
+
+    def has_member(self, client: Client) -> bool:
+        """Whether any of the selectors matches."""
+        return any(member.matches(client) for member in self.members)
+
+
+class Within(Strict):
+    """The names a naming rule is about."""
+
+    topic: PlainFilter
+
+
+class NamingRule(Strict):
+    """How names are built under a branch: one regular expression per level, each matching the whole level."""
+
+    within: Within
+    levels: Annotated[tuple[LevelRegex, ...], Field(min_length=1, max_length=128)]
+    more: bool = False
+    """Whether levels deeper than those listed are allowed; they are not looked at."""
+
+    @model_validator(mode="after")
+    def _can_be_kept(self) -> Self:
+        wanted = self.within.topic.split("/")
+        open_end = wanted[-1] == "#"
+        fixed = wanted[:-1] if open_end else wanted
+        if len(fixed) > len(self.levels) and not self.more:
+            raise RefusedError(
+                f"names within {shown(self.within.topic)} have more levels than the {len(self.levels)} described",
+                "describe every level, or add more: true",
+            )
+        if not open_end and len(fixed) < len(self.levels):
+            raise RefusedError(
+                f"names within {shown(self.within.topic)} have {len(fixed)} levels, never {len(self.levels)}",
+                "end the filter in /# or describe fewer levels",
+            )
+        for number, (level, pattern) in enumerate(zip(fixed, self.levels, strict=False)):
+            if level != "+" and re.fullmatch(pattern, level) is None:
+                raise RefusedError(
+                    f"levels[{number}] {shown(pattern)} never matches {shown(level)}, "
+                    f"the level of every name within {shown(self.within.topic)}",
+                    "levels count from the first level of the whole name",
+                )
+        return self
+
+
+class Payload(Strict):
+    """What payloads may look like. No payload is ever stored."""
+
+    max_entropy: Annotated[float, Field(ge=0, le=8)] | None = None
+    """Bits per byte; None: not checked."""
+    min_size_for_entropy: Annotated[Size, Field(ge=1)] = 64
+    """Smaller payloads are not judged by entropy: their figure means nothing."""
+    text_only: tuple[PlainFilter, ...] = ()
+    """Topics whose payloads must be printable text or JSON."""
+    no_encoded: tuple[PlainFilter, ...] = ()
+    """Topics where a payload that is base64 or hexadecimal as a whole is suspicious."""
+
+
+class Thresholds(Strict):
+    """What is too much of something, per client. Rates here allow their whole amount at once."""
+
+    denials: EventRate = Rate(10, 60 * NANOSECONDS)
+    login_failures: EventRate = Rate(5, 60 * NANOSECONDS)
+    new_topics: EventRate = Rate(100, 60 * NANOSECONDS)
+    max_name_length: Annotated[int, Field(ge=1, le=65535)] = 256
+    """Bytes of UTF-8 in a topic name or filter."""
+    max_levels: Annotated[int, Field(ge=1, le=65536)] = 16
+
+
+class InventoryBroker(Strict):
+    """A broker that is meant to be there."""
+
+    address: Text
+    """Host name or IP address."""
+    ports: Annotated[tuple[Port, ...], Field(min_length=1)]
+
+
+class InventoryTool(Strict):
+    """A program that may talk to brokers: on these hosts, run by these users; empty means any."""
+
+    process: NamePattern
+    hosts: tuple[NamePattern, ...] = ()
+    users: tuple[NamePattern, ...] = ()
+
+
+class Inventory(Strict):
+    """The approved brokers and tools."""
+
+    brokers: tuple[InventoryBroker, ...] = ()
+    tools: tuple[InventoryTool, ...] = ()
+
+
+class ExceptionRule(Strict):
+    """A finding somebody accepted for a while. When it has expired, that is a finding."""
+
+    finding: str
+    """Code or dotted name."""
+    client: NamePattern
+    """Client id."""
+    topic: PlainFilter | None = None
+    """Only for topics matched by this filter; None: any."""
+    reason: Text
+    until: Day
+    """The last day on which it holds, UTC."""
+
+    @field_validator("finding")
+    @classmethod
+    def _known(cls, value: str, info: ValidationInfo) -> str:
+        known: KnownFindings = (info.context or {}).get("known_findings")
+        if known is not None and value.lower() not in {name.lower() for name in known}:
+            raise RefusedError(f"no finding is called {shown(value)}", near(value, known, "run topicwarden explain"))
+        if not re.fullmatch(r"TW[0-9]{3}|[a-z-]+\.[a-z-]+", value, re.IGNORECASE | re.ASCII):
+            raise RefusedError(
+                f"a finding is a code (TW201) or a dotted name (publish.outside-policy), not {shown(value)}"
+            )
+        return value
+
+    @property
+    def until_ns(self) -> int:
+        """The first nanosecond (since the epoch, UTC) at which it holds no more."""
+        return int(datetime.combine(self.until + timedelta(days=1), time(), UTC).timestamp()) * NANOSECONDS
+
+    def covers(self, code: str, name: str, client: Client | None, topic: str | None) -> bool:
+        """Whether it accepts the finding with this code and dotted name; its end date is not looked at."""
+        if self.finding.lower() not in (code.lower(), name.lower()):
+            return False
+        if client is None or not self.client.matches(client.client_id):
+            return False
+        return self.topic is None or (topic is not None and matches(self.topic, topic))
+
+
+class Policy(Strict):
+    """The whole of a policy file."""
+
+    FORMAT: ClassVar[int] = 1
+
+    topicwarden: Annotated[int, Field(ge=1, le=1)]
+    """Version of the policy language: 1."""
+    roles: Mapping[RoleName, Role] = {}
+    naming: tuple[NamingRule, ...] = ()
+    payload: Payload = Payload()
+    thresholds: Thresholds = Thresholds()
+    inventory: Inventory = Inventory()
+    exceptions: tuple[ExceptionRule, ...] = ()
+
+    def roles_of(self, client: Client) -> list[str]:
+        """Return the names of the roles this client has, in the file's order."""
+        return [name for name, role in self.roles.items() if role.has_member(client)]
+
+
+def near(word: str, known: Collection[str], otherwise: str | None = None) -> str | None:
+    """Return `did you mean …` when something known is spelled much like `word`."""
+    close = get_close_matches(word[:64].lower(), {name.lower(): name for name in known}, n=1)
+    return f"did you mean {next(name for name in known if name.lower() == close[0])}" if close else otherwise
