@@ -1,0 +1,32 @@
+"""Everything a finding looks like on its way out: text, JSON lines, ECS, OCSF, a live terminal, metrics."""
+
+from topicwarden.output.escape import quoted, shorten, visible, well_formed
+from topicwarden.output.live import Live, Status
+from topicwarden.output.metrics import Metrics, MetricsServer
+from topicwarden.output.origin import Origin
+from topicwarden.output.sinks import FORMATS, Sink, TextSink, make_sink
+from topicwarden.output.summary import InventoryRow, SourceSummary, Summary
+from topicwarden.output.text import brief, explain, full, grew
+
+__all__ = [
+    "FORMATS",
+    "InventoryRow",
+    "Live",
+    "Metrics",
+    "MetricsServer",
+    "Origin",
+    "Sink",
+    "SourceSummary",
+    "Status",
+    "Summary",
+    "TextSink",
+    "brief",
+    "explain",
+    "full",
+    "grew",
+    "make_sink",
+    "quoted",
+    "shorten",
+    "visible",
+    "well_formed",
+]

@@ -1,0 +1,247 @@
+"""A finding as lines for a person: `brief` to scroll by while watching, `full` to be read.
+
+Lines are rich Texts: their `plain` is complete without colour. Nothing here prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from string import Formatter
+from types import MappingProxyType
+from typing import Final
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from topicwarden.findings import Finding, FindingType, Severity
+from topicwarden.output import wording
+from topicwarden.output.attack import technique
+from topicwarden.output.escape import MIN_COLUMNS, quoted, visible
+from topicwarden.output.layout import columns, wrap
+
+SEVERITY_STYLE: Final[Mapping[Severity, str]] = MappingProxyType(
+    {
+        Severity.CRITICAL: "bold white on red",
+        Severity.HIGH: "bold red",
+        Severity.MEDIUM: "bold yellow",
+        Severity.LOW: "cyan",
+        Severity.INFO: "dim",
+    }
+)
+_NAME_STYLE: Final = "cyan"
+_SEVERITY_COLUMNS: Final = len("CRITICAL  ")
+_LABEL_COLUMNS: Final = 11
+_NARROW: Final = 60
+_LONGEST_NAME: Final = 400
+FRAMEWORKS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "nist-800-53r5": "NIST SP 800-53r5",
+        "iso-27001-2022": "ISO/IEC 27001:2022",
+        "iec-62443-3-3": "IEC 62443-3-3",
+        "pci-dss-4.0": "PCI DSS 4.0",
+    }
+)
+
+
+def title(finding: Finding, name_columns: int | None = None) -> Text:
+    """Return the catalogue's one-line title with this finding's names and numbers, each made visible.
+
+    Fields: client, user, client_id, broker, witness (the first one seen), count, and every evidence key. A field the
+    finding has no value for reads `(not recorded)`.
+    """
+    line = Text()
+    for literal, field, _, _ in Formatter().parse(finding.type.title):
+        line.append(literal)
+        if field is not None:
+            line.append(_field(finding, field, name_columns), _NAME_STYLE)
+    return line
+
+
+def _field(finding: Finding, field: str, name_columns: int | None) -> str:
+    client = finding.client
+    if field == "client":
+        return wording.client_name(client, finding.broker, name_columns)
+    if field == "broker":
+        return quoted(finding.broker, name_columns)
+    if field == "count":
+        return wording.number(finding.count)
+    if field == "witness" and finding.witnesses:
+        return quoted(next(iter(finding.witnesses)), name_columns)
+    if field == "user" and client is not None and client.user is not None:
+        return quoted(client.user, name_columns)
+    if field == "client_id" and client is not None:
+        return quoted(client.client_id, name_columns)
+    if field in finding.evidence:
+        return wording.scalar(finding.evidence[field], name_columns)
+    return "(not recorded)"
+
+
+def brief(finding: Finding, width: int | None = None) -> list[Text]:
+    """Return a new finding as a heading, its title and who it is about: three lines, more only where they wrap.
+
+    `width` in columns; None (not a terminal) wraps nothing.
+    """
+    names = _name_columns(width)
+    indent = " " * _SEVERITY_COLUMNS if width is None or width >= _NARROW else "  "
+    heading = Text.assemble(
+        _severity(finding.severity),
+        (finding.type.code, "bold"),
+        f" {finding.type.name}  ",
+        (wording.timestamp(finding.last_ns), "dim"),
+    )
+    lines = wrap(heading, width, rest=indent)
+    lines += wrap(title(finding, names), width, indent, indent)
+    facts = []
+    if finding.client is not None:
+        facts += _who(finding, names, short=True)
+    facts.append(f"broker {quoted(finding.broker, names)}")
+    facts.append(wording.times(finding.count))
+    facts.append(wording.CERTAINTY[finding.certainty].partition(":")[0])
+    if finding.accepted is not None:
+        facts.append(f"accepted: {visible(finding.accepted)}")
+    return lines + wrap(Text(", ".join(facts), "dim"), width, indent, indent)
+
+
+def grew(finding: Finding, width: int | None = None) -> Text:
+    """Return a finding that was shown before as one line that says how often it happened by now."""
+    heading = Text.assemble(_severity(finding.severity), (finding.type.code, "bold"), " ")
+    names = len(finding.witnesses)
+    tail = f", again: {wording.times(finding.count)} by now"
+    if finding.more_witnesses:
+        tail += f", on more than {names} names"
+    elif names > 1:
+        tail += f", on {names} names"
+    if width is not None and width < _NARROW:
+        heading = Text.assemble(_severity(finding.severity, pad=False), (finding.type.code, "bold"), " ")
+        tail = f" again: {wording.times(finding.count)}"
+    room = None if width is None else width - cell_len(heading.plain) - cell_len(tail)
+    subject = title(finding, _name_columns(width))
+    if room is not None and cell_len(subject.plain) > room:
+        subject = _cut(title(finding, max(room // 2, MIN_COLUMNS + 8)), room)
+    return Text.assemble(heading, subject, (tail, "bold"))
+
+
+def full(finding: Finding, width: int | None = None) -> list[Text]:
+    """Return everything there is to say about a finding, under labels."""
+    lines = [Text.assemble(_severity(finding.severity), (finding.type.code, "bold"), f" {finding.type.name}")]
+    lines += wrap(title(finding, _LONGEST_NAME), width, "  ", "  ")
+    for label, values in _sections(finding):
+        lines += _labelled(label, values, width)
+    return lines
+
+
+def explain(finding_type: FindingType, width: int | None = None) -> list[Text]:
+    """Return what the catalogue says about a code, for `explain` and for whoever reads a report."""
+    lines = [Text.assemble(_severity(finding_type.severity), (finding_type.code, "bold"), f" {finding_type.name}")]
+    lines += wrap(Text(finding_type.title), width, "  ", "  ")
+    sections = [("compares", [Text(finding_type.difference)])]
+    if finding_type.needs_policy:
+        sections.append(("needs", [Text("a policy")]))
+    for label, values in [*sections, *_catalogue_sections(finding_type)]:
+        lines += _labelled(label, values, width)
+    return lines
+
+
+def _sections(finding: Finding) -> Iterator[tuple[str, list[Text]]]:
+    """Yield the labels of a full finding with their paragraphs."""
+    if finding.accepted is not None:
+        yield "accepted", [Text.assemble("by an exception of the policy: ", visible(finding.accepted))]
+    client = finding.client
+    if client is not None:
+        where = [
+            f"broker {quoted(finding.broker, _LONGEST_NAME)}",
+            f"protocol {quoted(client.protocol, _LONGEST_NAME)}",
+        ]
+        if client.vhost is not None:
+            where.append(f"virtual host {quoted(client.vhost, _LONGEST_NAME)}")
+        if client.tls_subject is not None:
+            where.append(f"TLS subject {quoted(client.tls_subject, _LONGEST_NAME)}")
+        yield "who", [Text(", ".join(_who(finding, _LONGEST_NAME))), Text(", ".join(where))]
+    else:
+        yield "where", [Text(f"broker {quoted(finding.broker, _LONGEST_NAME)}")]
+    if finding.witnesses:
+        # The count stands first: after a right-to-left name a terminal could turn its digits around.
+        rows = [
+            [Text(wording.times(count)), Text(quoted(name, _LONGEST_NAME), _NAME_STYLE)]
+            for name, count in finding.witnesses.items()
+        ]
+        values = columns(rows, right=[0])
+        if finding.more_witnesses:
+            values.append(Text(f"and {wording.times(finding.more_witnesses)} on other names, which were not kept"))
+        yield "what", values
+    if finding.evidence:
+        yield (
+            "evidence",
+            [
+                Text(f"{visible(key.replace('_', ' '))}: {wording.scalar(value, _LONGEST_NAME)}")
+                for key, value in finding.evidence.items()
+            ],
+        )
+    seen = Text(f"{wording.times(finding.count)}, first {wording.timestamp(finding.first_ns)}")
+    if finding.last_ns != finding.first_ns:
+        seen.append(f", last {wording.timestamp(finding.last_ns)}")
+    yield "seen", [seen]
+    yield "certainty", [Text(wording.CERTAINTY[finding.certainty])]
+    yield from _catalogue_sections(finding.type)
+    yield "id", [Text(finding.fingerprint)]
+
+
+def _catalogue_sections(finding_type: FindingType) -> Iterator[tuple[str, list[Text]]]:
+    yield "meaning", _paragraphs(finding_type.meaning)
+    yield "why", _paragraphs(finding_type.why)
+    yield "fix", _paragraphs(finding_type.fix)
+    yield "limits", [Text(visible(" ".join(limit.split()))) for limit in finding_type.limits]
+    if finding_type.attack:
+        yield "ATT&CK", [Text(f"{item} {technique(item).full_name}") for item in finding_type.attack]
+    if finding_type.controls:
+        yield (
+            "controls",
+            [Text(f"{FRAMEWORKS.get(key, key)}: {', '.join(ids)}") for key, ids in finding_type.controls.items()],
+        )
+
+
+def _paragraphs(prose: str) -> list[Text]:
+    return [Text(visible(line.rstrip())) for line in prose.strip("\n").split("\n") if line.strip()]
+
+
+def _labelled(label: str, values: list[Text], width: int | None) -> list[Text]:
+    """Return paragraphs beside their label; below it where lines are narrow."""
+    narrow = width is not None and width < _NARROW
+    indent = "    " if narrow else "  " + " " * _LABEL_COLUMNS
+    lines = [Text(f"  {label}", "bold")] if narrow else []
+    for index, value in enumerate(values):
+        first = indent if narrow or index else f"  {label:<{_LABEL_COLUMNS}}"
+        wrapped = wrap(value, width, first, indent + "  ")
+        if first is not indent:
+            wrapped[0].stylize("bold", 0, _LABEL_COLUMNS + 2)
+        lines += wrapped
+    return lines
+
+
+def _who(finding: Finding, name_columns: int, short: bool = False) -> list[str]:
+    client = finding.client
+    if client is None:
+        return []
+    parts = [wording.user_in_words(client, name_columns, short)]
+    parts.append(f"client id {quoted(client.client_id, name_columns)}" if client.client_id else "no client id")
+    parts.append(wording.address_in_words(client, name_columns))
+    return parts
+
+
+def _severity(severity: Severity, pad: bool = True) -> Text:
+    word = Text(severity.name, SEVERITY_STYLE[severity])
+    return Text.assemble(word, " " * (_SEVERITY_COLUMNS - len(severity.name) if pad else 1))
+
+
+def _name_columns(width: int | None) -> int:
+    """Return how many columns one name may take in a brief."""
+    return 200 if width is None else max(MIN_COLUMNS, width * 3 // 4)
+
+
+def _cut(line: Text, room: int) -> Text:
+    """Return the beginning of `line` in `room` columns, marked as cut."""
+    if room < 2:
+        return Text("")
+    cut = line.copy()
+    cut.truncate(room, overflow="ellipsis")
+    return cut
