@@ -152,6 +152,11 @@ class Demo(Protocol):
         """Every deviation; a client that is accused and not listed here was accused wrongly."""
         ...
 
+    @property
+    def files(self) -> Mapping[str, str]:
+        """What each file it leaves in its folder is, by name."""
+        ...
+
     def traffic(self) -> None:
         """Run all clients to their end (up to a minute); called in a thread of its own."""
         ...

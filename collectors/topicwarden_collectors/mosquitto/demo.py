@@ -13,7 +13,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -91,6 +91,13 @@ class MosquittoDemo:
         self.sources: Sequence[str] = [f"ring:{folder / 'mosquitto.ring'}"]
         self.policy = folder / "policy.yaml"
         self.planted: Sequence[Planted] = PLANTED
+        self.files: Mapping[str, str] = {
+            "policy.yaml": "the intended policy",
+            "mosquitto.conf": "the broker's configuration",
+            "acl": "what the broker grants",
+            "mosquitto.log": "what the broker said",
+            "mosquitto.ring": "the plugin's ring, as the broker left it",
+        }
         self._password = password
         self._stop = threading.Event()
         self._processes: list[subprocess.Popen[bytes]] = []

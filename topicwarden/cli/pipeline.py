@@ -1,0 +1,168 @@
+"""From batches to findings on a sink: what `watch`, `check` and `demo` share."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TextIO
+
+import numpy as np
+
+from topicwarden import __version__
+from topicwarden.cli.options import RunOptions
+from topicwarden.engine import Engine, Inventory
+from topicwarden.events import EventBatch, Outcome
+from topicwarden.events.recording import ArrowRecorder, JsonlRecorder, open_recorder
+from topicwarden.findings import Change, Finding, Severity, load_catalogue
+from topicwarden.output.live import Live, Status
+from topicwarden.output.metrics import Metrics
+from topicwarden.output.origin import Origin
+from topicwarden.output.sinks import make_sink
+from topicwarden.output.summary import InventoryRow, SourceSummary, Summary
+from topicwarden.policy import load_policy
+
+INVENTORY_ROWS = 15
+"""How many of the busiest clients the summary lists."""
+
+
+class Pipeline:
+    """Judges batches, shows findings, keeps events. One thread; `feed` is called with one batch after the other."""
+
+    def __init__(self, command: str, options: RunOptions, live: Live) -> None:
+        catalogue = load_catalogue()
+        codes = [*catalogue, *(entry.name for entry in catalogue.values())]
+        self._command = command
+        self._options = options
+        self._policy = None if options.policy is None else load_policy(options.policy, codes)
+        self.engine = Engine(catalogue, self._policy)
+        self.inventory = Inventory()
+        self.metrics = Metrics()
+        self.live = live
+        self.recorder: ArrowRecorder | JsonlRecorder | None = None
+        """Set when the events are to be kept."""
+        self._first_ns: int | None = None
+        self._last_ns: int | None = None
+        self._denied = 0
+        self._severities: dict[Severity, int] = {}
+        self.events = 0
+
+    def feed(self, batch: EventBatch) -> None:
+        """Take one batch through everything: record, judge, count, show."""
+        if self.recorder is not None:
+            self.recorder.write(batch)
+        for change, finding in self.engine.step(batch):
+            self._show(change, finding)
+        self.inventory.update(batch)
+        if len(batch):
+            self.events += len(batch)
+            first, last = int(batch.time_ns.min()), int(batch.time_ns.max())
+            self._first_ns = first if self._first_ns is None else min(first, self._first_ns)
+            self._last_ns = last if self._last_ns is None else max(last, self._last_ns)
+            self._denied += int(batch.count[batch.outcome == Outcome.DENIED].sum(dtype=np.int64))
+
+    def _show(self, change: Change, finding: Finding) -> None:
+        if change is Change.OPENED:
+            if finding.accepted is None:
+                self._severities[finding.severity] = self._severities.get(finding.severity, 0) + 1
+            self.live.opened(finding)
+        else:
+            self.live.updated(finding)
+        self.metrics.finding(change, finding)
+
+    def status(self, rate: float, summaries: Sequence[SourceSummary]) -> Status:
+        """Return what the status line says now."""
+        self.metrics.clients(self.inventory.clients)
+        return Status(
+            events=self.events,
+            rate=rate,
+            clients=self.inventory.clients,
+            findings=dict(self._severities),
+            lag_ns=max((source.counters.lag_ns for source in summaries), default=0),
+            lost=sum(source.counters.lost for source in summaries),
+            gaps=sum(source.counters.gaps for source in summaries),
+        )
+
+    def summary(self, sources: Sequence[SourceSummary], *, interrupted: bool, now_ns: int | None = None) -> Summary:
+        """Return the closing summary; `now_ns` ends a live run, a recording ends with its last event."""
+        last = self._last_ns or 0
+        return Summary(
+            command=self._command,
+            sources=sources,
+            findings=self.engine.ledger.findings(),
+            started_ns=self._first_ns if self._first_ns is not None else now_ns or 0,
+            ended_ns=max(last, now_ns or 0),
+            clients=self.inventory.clients,
+            topics=self.inventory.topics,
+            denied=self._denied,
+            inventory=self._inventory_rows(),
+            overflow=self.engine.ledger.overflow,
+            policy=None if self._options.policy is None else str(self._options.policy),
+            interrupted=interrupted,
+        )
+
+    def _inventory_rows(self) -> Sequence[InventoryRow]:
+        return [
+            InventoryRow(
+                broker=entry.client.broker,
+                user=entry.client.user,
+                client_id=entry.client.client_id,
+                identity=entry.client.identity,
+                address=entry.client.address,
+                publishes=entry.publishes,
+                rate=entry.mean_rate,
+                topics=entry.topics,
+                denied=entry.denied,
+                first_ns=entry.first_ns,
+                last_ns=entry.last_ns,
+            )
+            for entry in self.inventory.top_clients(INVENTORY_ROWS)
+        ]
+
+    def failed(self) -> bool:
+        """Whether an open finding is at or above the severity that fails the run."""
+        found = self.engine.ledger.findings()
+        return any(finding.accepted is None and finding.severity >= self._options.fail_on for finding in found)
+
+
+@contextmanager
+def open_pipeline(
+    command: str,
+    options: RunOptions,
+    streams: tuple[TextIO, TextIO],
+    *,
+    about: Mapping[str, object],
+    kinds: Mapping[str, str],
+) -> Iterator[Pipeline]:
+    """Open a pipeline that writes findings to `streams[0]`, status and messages to `streams[1]`.
+
+    `about` goes to the head of a recording; `kinds` gives each broker's kind by its name. Raises ConfigurationError for
+    a policy, format or recording that will not do.
+    """
+    out, err = streams
+    with ExitStack() as stack:
+        sink = make_sink(options.output_format, out, origin=Origin(host=socket.gethostname(), kinds=kinds))
+        live = stack.enter_context(Live(sink, err))
+        pipeline = Pipeline(command, options, live)
+        if options.record is not None:
+            # Last, so that a mistake elsewhere leaves no empty recording behind.
+            pipeline.recorder = stack.enter_context(open_recorder(options.record, about))
+        yield pipeline
+
+
+def about_sources(command: str, sources: Sequence[SourceSummary], kinds: Mapping[str, str]) -> dict[str, object]:
+    """Return what a recording says of itself at its head, so that whoever checks it knows what it cannot show."""
+    return {
+        "command": command,
+        "version": __version__,
+        "broker": sources[0].broker if sources else "",
+        "sources": [
+            {
+                "title": source.title,
+                "broker": source.broker,
+                "kind": kinds.get(source.broker, ""),
+                "blind_spots": [{"what": spot.what, "fix": spot.fix} for spot in source.blind_spots],
+            }
+            for source in sources
+        ],
+    }

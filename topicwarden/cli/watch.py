@@ -1,0 +1,197 @@
+"""`watch`: live collectors, engine, findings."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from topicwarden.cli import EXIT_BLIND, EXIT_CLEAN, EXIT_FINDINGS, print_error
+from topicwarden.cli.options import RunOptions
+from topicwarden.cli.pipeline import Pipeline, about_sources, open_pipeline
+from topicwarden.cli.sources import broker_for, default_sources
+from topicwarden.errors import ConfigurationError, ObservationError, Problem, TopicwardenError
+from topicwarden.output.escape import visible
+from topicwarden.output.metrics import DEFAULT_ADDRESS, MetricsServer
+from topicwarden.output.summary import SourceSummary
+from topicwarden.sources import Broker, Collector, SourceOptions, load_brokers
+
+STATUS_SECONDS: Final = 0.25
+"""How often the status line is redrawn."""
+CLOSE_SECONDS: Final = 10
+"""How long collectors get to hand over what they have when we end."""
+
+
+@dataclass
+class Watching:
+    """The collectors of one run and how it ended."""
+
+    collectors: Sequence[Collector]
+    kinds: Mapping[str, str]
+    """The kind of each broker by its name."""
+    failures: list[TopicwardenError] = field(default_factory=list)
+    interrupted: bool = False
+
+    def summaries(self) -> list[SourceSummary]:
+        """Return what the summary says of each source now."""
+        return [
+            SourceSummary(collector.title, collector.broker, collector.blind_spots(), collector.counters)
+            for collector in self.collectors
+        ]
+
+
+def run(
+    sources: Sequence[str],
+    options: RunOptions,
+    source_options: SourceOptions,
+    *,
+    metrics: str | None = None,
+    seconds: float | None = None,
+) -> int:
+    """Watch until stopped (signal, `seconds`, or every source at its end) and return the exit code.
+
+    Raises ConfigurationError or ObservationError when it cannot begin.
+    """
+    brokers = load_brokers()
+    watching = open_collectors(sources or default_sources(brokers), brokers, options.broker_kind, source_options)
+    about = about_sources("watch", watching.summaries(), watching.kinds)
+    streams = (sys.stdout, sys.stderr)
+    with open_pipeline("watch", options, streams, about=about, kinds=watching.kinds) as pipeline:
+        with _served(pipeline, watching, metrics):
+            announce(pipeline, watching)
+            asyncio.run(watch(watching, pipeline, stop_after=seconds))
+        finish(pipeline, watching)
+    if watching.failures:
+        return EXIT_BLIND
+    return EXIT_FINDINGS if pipeline.failed() else EXIT_CLEAN
+
+
+def open_collectors(
+    sources: Sequence[str], brokers: Mapping[str, Broker], kind: str | None, options: SourceOptions
+) -> Watching:
+    """Build a collector for each source; raises ConfigurationError or ObservationError when one cannot work."""
+    if options.state_dir is not None:
+        _make_state_dir(options.state_dir)
+    packages = [broker_for(brokers, source, kind) for source in sources]
+    collectors = [package.watch(source, options) for package, source in zip(packages, sources, strict=True)]
+    kinds = {collector.broker: package.name for package, collector in zip(packages, collectors, strict=True)}
+    return Watching(collectors, kinds)
+
+
+def announce(pipeline: Pipeline, watching: Watching) -> None:
+    """Say on stderr which mode each source is in and what it cannot see, before anything is found."""
+    for source in watching.summaries():
+        pipeline.live.message(f"watching {visible(source.broker)}: {visible(source.title)}")
+        for spot in source.blind_spots:
+            pipeline.live.message(f"  cannot see: {visible(spot.what)}")
+
+
+def finish(pipeline: Pipeline, watching: Watching) -> None:
+    """Show the summary, then what went wrong."""
+    summary = pipeline.summary(watching.summaries(), interrupted=watching.interrupted, now_ns=time.time_ns())
+    pipeline.live.finish(summary)
+    for failure in watching.failures:
+        print_error(failure)
+
+
+async def watch(
+    watching: Watching,
+    pipeline: Pipeline,
+    *,
+    stop_after: float | None = None,
+    until: Callable[[], bool] | None = None,
+) -> None:
+    """Feed the pipeline from every collector until they end, a signal comes, time is up, or `until()` says so."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def interrupt() -> None:
+        watching.interrupted = True
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, interrupt)
+    tasks = [asyncio.ensure_future(_collect(collector, pipeline, watching)) for collector in watching.collectors]
+    status = asyncio.ensure_future(_show_status(pipeline, watching, until, stop))
+    stopping = asyncio.ensure_future(stop.wait())
+    everything = asyncio.gather(*tasks)
+    try:
+        await asyncio.wait({everything, stopping}, timeout=stop_after, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for collector in watching.collectors:
+            await collector.close()
+        await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
+        for task in (status, stopping, *tasks):
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await everything
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+async def _collect(collector: Collector, pipeline: Pipeline, watching: Watching) -> None:
+    """Feed one collector's batches; its failure ends it, not the others."""
+    try:
+        async for batch in collector.batches():
+            pipeline.feed(batch)
+    except TopicwardenError as error:
+        watching.failures.append(error)
+        if len(watching.collectors) > 1:
+            pipeline.live.message(f"no longer watching {visible(collector.broker)}: {visible(str(error))}")
+
+
+async def _show_status(
+    pipeline: Pipeline, watching: Watching, until: Callable[[], bool] | None, stop: asyncio.Event
+) -> None:
+    """Redraw the status line a few times a second, with the rate of the last seconds."""
+    rate, before, then = 0.0, 0, time.monotonic()
+    while True:
+        await asyncio.sleep(STATUS_SECONDS)
+        now = time.monotonic()
+        # Half of it new: steady enough to read, quick enough to follow.
+        rate = rate / 2 + (pipeline.events - before) / (now - then) / 2
+        before, then = pipeline.events, now
+        pipeline.live.status(pipeline.status(rate, watching.summaries()))
+        if until is not None and until():
+            stop.set()
+
+
+@contextlib.contextmanager
+def _served(pipeline: Pipeline, watching: Watching, address: str | None) -> Iterator[None]:
+    """Serve metrics while entered, when an address is given."""
+    if address is None:
+        yield
+        return
+    host, colon, port = address.rpartition(":")
+    if not port.isdecimal():
+        raise ConfigurationError(
+            Problem(f"--metrics {address!r} is no [HOST:]PORT", hint="such as 9464 or 0.0.0.0:9464")
+        )
+    for collector in watching.collectors:
+        pipeline.metrics.add_source(collector.broker, collector.counters)
+    with MetricsServer(pipeline.metrics, int(port), host.strip("[]") if colon else DEFAULT_ADDRESS) as server:
+        pipeline.live.message(f"metrics on http://{visible(host) if colon else DEFAULT_ADDRESS}:{server.port}/metrics")
+        yield
+
+
+def _make_state_dir(folder: Path) -> None:
+    """Make sure the folder is there and can be written; raises ObservationError otherwise."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ObservationError(
+            Problem(
+                f"the reading position cannot be kept: {error.strerror}",
+                str(folder),
+                hint="name another folder with --state, or do without: --no-state",
+            )
+        ) from error
