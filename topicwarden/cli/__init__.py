@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Final, NoReturn
@@ -33,8 +34,9 @@ def exit_with(command: Callable[[], int]) -> NoReturn:
         print_error(error)
         code = error.exit_code
     except BrokenPipeError:
-        # `topicwarden … | head`: nothing went wrong. Closing keeps the interpreter from flushing into the pipe again.
-        sys.stdout = None  # type: ignore[assignment]
+        # `topicwarden … | head`: nothing went wrong. This keeps the interpreter from flushing
+        # into the pipe once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_PIPE_CLOSED
     sys.exit(code)
 

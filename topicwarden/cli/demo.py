@@ -118,9 +118,7 @@ def _found(planted: Planted, findings: Sequence[Finding]) -> bool:
     )
 
 
-def _print_verdict(
-    planted: Sequence[Planted], findings: Sequence[Finding], accused: Sequence[str], folder: Path
-) -> None:
+def _print_verdict(demo: Demo, findings: Sequence[Finding], accused: Sequence[str], folder: Path) -> None:
     console = Console(highlight=False)
     console.print(Text("\nThe demo's own check", "bold"))
     for one in demo.planted:

@@ -13,7 +13,7 @@ from topicwarden import __version__
 from topicwarden.cli.options import RunOptions
 from topicwarden.engine import Engine, Inventory
 from topicwarden.events import EventBatch, Outcome
-from topicwarden.events.recording import ArrowRecorder, JsonlRecorder, open_recorder
+from topicwarden.events.recording import Recorder, open_recorder
 from topicwarden.findings import Change, Finding, Severity, load_catalogue
 from topicwarden.output.live import Live, Status
 from topicwarden.output.metrics import Metrics
@@ -39,7 +39,7 @@ class Pipeline:
         self.inventory = Inventory()
         self.metrics = Metrics()
         self.live = live
-        self.recorder: ArrowRecorder | JsonlRecorder | None = None
+        self.recorder: Recorder | None = None
         """Set when the events are to be kept."""
         self._first_ns: int | None = None
         self._last_ns: int | None = None

@@ -22,11 +22,10 @@ def broker_for(brokers: Mapping[str, Broker], source: str, name: str | None = No
         if name not in brokers:
             raise ConfigurationError(Problem(f"no broker is called {name!r}", hint=f"one of: {', '.join(brokers)}"))
         return brokers[name]
-    for head in (lambda: b"", lambda: read_head(source)):  # a name that says enough is not opened
-        seen = head()
-        for broker in brokers.values():
-            if broker.recognises(source, seen):
-                return broker
+    # A name that says enough is not opened.
+    found = _recognised(brokers, source, b"") or _recognised(brokers, source, read_head(source))
+    if found is not None:
+        return found
     raise ConfigurationError(
         Problem(
             "cannot tell which broker this belongs to",
@@ -34,6 +33,10 @@ def broker_for(brokers: Mapping[str, Broker], source: str, name: str | None = No
             hint="say what it is: ring:PATH, log:PATH, mqtt://HOST:PORT, or --kind BROKER",
         )
     )
+
+
+def _recognised(brokers: Mapping[str, Broker], source: str, head: bytes) -> Broker | None:
+    return next((broker for broker in brokers.values() if broker.recognises(source, head)), None)
 
 
 def read_head(source: str) -> bytes:

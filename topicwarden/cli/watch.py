@@ -119,18 +119,21 @@ async def watch(
         loop.add_signal_handler(number, interrupt)
     tasks = [asyncio.ensure_future(_collect(collector, pipeline, watching)) for collector in watching.collectors]
     status = asyncio.ensure_future(_show_status(pipeline, watching, until, stop))
-    stopping = asyncio.ensure_future(stop.wait())
-    everything = asyncio.gather(*tasks)
+    everything = asyncio.ensure_future(asyncio.wait(tasks))
+    everything.add_done_callback(lambda _: stop.set())
     try:
-        await asyncio.wait({everything, stopping}, timeout=stop_after, return_when=asyncio.FIRST_COMPLETED)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), stop_after)
     finally:
         for collector in watching.collectors:
             await collector.close()
         await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
-        for task in (status, stopping, *tasks):
+        for task in (status, everything, *tasks):
             task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await everything
+        # What a task died of is either kept as a failure or a defect of ours, and then must be seen.
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, Exception):
+                raise result
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
 

@@ -11,7 +11,8 @@ Two forms, told apart by content when read and by suffix when written:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -47,12 +48,16 @@ _SCHEMA = pa.schema(
 )
 
 
-class _Closing:
-    """Closes on leaving a with block."""
+class Recorder(ABC):
+    """Keeps batches in a file; a context manager that finishes the file when left."""
 
+    @abstractmethod
+    def write(self, batch: EventBatch) -> None:
+        """Append a batch and hand it to the operating system."""
+
+    @abstractmethod
     def close(self) -> None:
-        """Finish the file."""
-        raise NotImplementedError
+        """Finish the file and close it."""
 
     def __enter__(self) -> Self:
         return self
@@ -63,7 +68,7 @@ class _Closing:
         self.close()
 
 
-class ArrowRecorder(_Closing):
+class ArrowRecorder(Recorder):
     """Writes the Arrow form. A recording cut short by a crash is readable up to its last whole batch."""
 
     def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
@@ -86,7 +91,7 @@ class ArrowRecorder(_Closing):
         self._file.close()
 
 
-class JsonlRecorder(_Closing):
+class JsonlRecorder(Recorder):
     """Writes the JSON lines form."""
 
     def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
@@ -104,12 +109,12 @@ class JsonlRecorder(_Closing):
         self._file.close()
 
 
-def open_recorder(path: Path, about: Mapping[str, Any]) -> ArrowRecorder | JsonlRecorder:
+def open_recorder(path: Path, about: Mapping[str, Any]) -> Recorder:
     """Start a recording; its suffix chooses the form. `about` (JSON values) says what was watched and how.
 
     Raises ConfigurationError for another suffix, a file that is already there, or one that cannot be written.
     """
-    kinds: dict[str, type[ArrowRecorder | JsonlRecorder]] = {".arrow": ArrowRecorder, ".jsonl": JsonlRecorder}
+    kinds: dict[str, Callable[[Path, Mapping[str, Any]], Recorder]] = {".arrow": ArrowRecorder, ".jsonl": JsonlRecorder}
     kind = kinds.get(path.suffix)
     if kind is None:
         raise ConfigurationError(
