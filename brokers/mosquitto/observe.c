@@ -1,0 +1,277 @@
+#include "observe.h"
+
+#include <string.h>
+
+#include "names.h"
+#include "payload.h"
+#include "ring.h"
+
+enum waiting_for { NOTHING, PUBLISH, SUBSCRIPTION, LOGIN };
+
+/* The one thing whose outcome the next callback shows. Names are looked up when it begins: later they may be freed. */
+static struct {
+    enum waiting_for what;
+    const struct mosquitto *context;    /* compared, never followed */
+    const char *topic;                  /* the same */
+    struct tw_client_entry *entry;
+    struct tw_event event;              /* complete but for the verdict of a publish and all of a login */
+    bool vouched;
+} waiting;
+
+static struct tw_who who;               /* of the login we wait for, or of a client seen for the first time */
+static bool with_entropy;
+static bool rechecking;                 /* between a reload and the next tick */
+static bool ticks;                      /* whether this broker ticks at all (not 2.0.11 with per_listener_settings) */
+static uint32_t reloads;
+
+void tw_observe_setup(bool entropy) {
+    memset(&waiting, 0, sizeof waiting);
+    with_entropy = entropy;
+    rechecking = false;
+    ticks = false;
+    reloads = 0;
+    tw_payload_setup();
+}
+
+static void write_plain(enum tw_action action, uint32_t client, uint8_t verdict, uint64_t time_ns) {
+    struct tw_event event = {
+        .action = (uint8_t)action, .verdict = verdict, .delivery = TW_DELIVERY_QOS_MASK, .client = client,
+        .time_ns = time_ns, .entropy = TW_ENTROPY_UNKNOWN,
+    };
+    tw_ring_event(&event);
+}
+
+/* ---- clients ------------------------------------------------------------------------------------------------ */
+
+/* A client whose login we did not see. Where logins are seen, that is one whose certificate or key the broker took for
+ * its name (use_identity_as_username), or who authenticated by another method; a bridge has no login either. */
+static struct tw_client_entry *first_sight(struct mosquitto *client, struct tw_scope scope, bool bridge) {
+    tw_who_copy(&who, client);
+    enum tw_identity identity = who.user ? TW_IDENTITY_UNKNOWN : TW_IDENTITY_ANONYMOUS;
+    bool connected = who.has_address || bridge;
+    if(!connected || tw_client_forgotten() || bridge) identity = TW_IDENTITY_UNKNOWN;
+    else if(scope.auth && who.user) identity = TW_IDENTITY_VERIFIED;
+    struct tw_client_entry *entry = tw_client_new(client, &who, identity);
+    entry->reloads = reloads;
+    entry->connected = connected;       /* without an address: a stored session whose client is away */
+    return entry;
+}
+
+static void write_connect(const struct tw_client_entry *entry, enum tw_certainty certainty) {
+    write_plain(TW_ACTION_CONNECT, entry->ring_id, TW_VERDICT(TW_ALLOWED, certainty), tw_now());
+}
+
+/* The entry of a client that is acting now. */
+static struct tw_client_entry *acting(struct mosquitto *client, struct tw_scope scope, bool bridge) {
+    struct tw_client_entry *entry = tw_client_find(client);
+    if(entry && entry->connected) return entry;
+    bool new = entry == NULL;
+    if(new) entry = first_sight(client, scope, bridge);
+    if(!new || (entry->connected && !tw_client_forgotten())) {
+        entry->connected = true;
+        write_connect(entry, TW_INFERRED);
+    }
+    return entry;
+}
+
+/* ---- settling ----------------------------------------------------------------------------------------------- */
+
+static void settle_login(bool accepted) {
+    enum tw_identity identity = !who.user                      ? TW_IDENTITY_ANONYMOUS
+                                : accepted && waiting.vouched  ? TW_IDENTITY_VERIFIED
+                                                               : TW_IDENTITY_CLAIMED;
+    uint32_t client;
+    if(accepted && who.id) {
+        struct tw_client_entry *entry = tw_client_new(waiting.context, &who, identity);
+        entry->reloads = reloads;
+        client = entry->ring_id;
+    } else {
+        client = tw_client_announce(&who, identity);
+    }
+    write_plain(TW_ACTION_AUTHENTICATE, client, TW_VERDICT(accepted ? TW_ALLOWED : TW_DENIED, TW_INFERRED),
+                waiting.event.time_ns);
+}
+
+void tw_observe_settle(void) {
+    enum waiting_for what = waiting.what;
+    if(what == NOTHING) return;
+    waiting.what = NOTHING;
+    if(what == LOGIN) {
+        settle_login(true);
+        return;
+    }
+    /* No MESSAGE came: the publish was denied. Wills and $CONTROL never have one, so nothing is known of those. */
+    if(what == PUBLISH && !(waiting.event.delivery & (TW_DELIVERY_WILL | TW_DELIVERY_CONTROL)))
+        waiting.event.verdict = TW_VERDICT(TW_DENIED, TW_INFERRED);
+    tw_ring_event(&waiting.event);
+}
+
+void tw_observe_tick(void) {
+    tw_observe_settle();
+    ticks = true;
+    rechecking = false;
+    tw_ring_publish_counters();
+    __atomic_store_n(&tw_ring.header->heartbeat_ns, tw_now(), __ATOMIC_RELAXED);
+}
+
+void tw_observe_reload(void) {
+    tw_observe_settle();
+    reloads++;
+    rechecking = ticks;
+    tw_ring.header->reloads = reloads;
+    tw_ring_mark(TW_MARK_RELOAD, reloads);
+}
+
+/* ---- publishing and subscribing ----------------------------------------------------------------------------- */
+
+static void describe(struct tw_event *event, enum tw_action action, uint32_t client, const char *topic, uint8_t qos,
+                     bool retain) {
+    memset(event, 0, sizeof *event);
+    event->action = (uint8_t)action;
+    event->delivery = (uint8_t)((qos & TW_DELIVERY_QOS_MASK) | (retain ? TW_DELIVERY_RETAIN : 0));
+    event->client = client;
+    event->topic = tw_topic_ring_id(topic);
+    event->entropy = TW_ENTROPY_UNKNOWN;
+    event->time_ns = tw_now();
+}
+
+static void describe_payload(struct tw_event *event, const void *payload, uint32_t length) {
+    event->size = length;
+    if(!with_entropy) return;
+    struct tw_looks looks = tw_payload_look(payload, length);
+    event->entropy = looks.entropy;
+    event->shape = looks.shape;
+}
+
+void tw_observe_write(const struct mosquitto_evt_acl_check *check, struct tw_scope scope) {
+    tw_observe_settle();
+    struct mosquitto *client = check->client;
+    struct tw_client_entry *entry = tw_client_find(client);
+    if(!entry) {
+        /* check_retain_source asks whether a retained message's author may still write, in the name of a client
+         * that exists on the broker's stack only: no address. It is not a publish. */
+        if(!mosquitto_client_address(client)) return;
+        entry = acting(client, scope, false);
+    }
+    describe(&waiting.event, TW_ACTION_PUBLISH, tw_client_ring_id(entry, client), check->topic, check->qos,
+             check->retain);
+    describe_payload(&waiting.event, check->payload, check->payloadlen);
+    if(!entry->connected) waiting.event.delivery |= TW_DELIVERY_WILL;
+    if(check->topic[0] == '$' && strncmp(check->topic, "$CONTROL/", 9) == 0)
+        waiting.event.delivery |= TW_DELIVERY_CONTROL;
+    waiting.what = PUBLISH;
+    waiting.context = client;
+    waiting.topic = check->topic;
+    waiting.entry = entry;
+}
+
+void tw_observe_message(const struct mosquitto_evt_message *message, struct tw_scope scope) {
+    if(waiting.what == PUBLISH && waiting.context == message->client && waiting.topic == message->topic) {
+        waiting.what = NOTHING;
+        waiting.event.verdict = TW_VERDICT(TW_ALLOWED, TW_EXACT);
+        if(waiting.event.delivery & TW_DELIVERY_WILL) {
+            /* Only the living send messages: the same client is back on the same context (no BASIC_AUTH). */
+            waiting.event.delivery &= (uint8_t)~TW_DELIVERY_WILL;
+            waiting.entry->connected = true;
+            write_connect(waiting.entry, TW_INFERRED);
+        }
+        tw_ring_event(&waiting.event);
+        return;
+    }
+    tw_observe_settle();
+    struct tw_client_entry *entry = acting(message->client, scope, scope.acl);
+    struct tw_event event;
+    describe(&event, TW_ACTION_PUBLISH, tw_client_ring_id(entry, message->client), message->topic, message->qos,
+             message->retain);
+    describe_payload(&event, message->payload, message->payloadlen);
+    event.verdict = TW_VERDICT(TW_ALLOWED, TW_EXACT);
+    if(scope.acl) event.delivery |= TW_DELIVERY_BRIDGE;
+    tw_ring_event(&event);
+}
+
+void tw_observe_subscription(const struct mosquitto_evt_acl_check *check, struct tw_scope scope, uint8_t verdict) {
+    tw_observe_settle();
+    struct tw_client_entry *entry = acting(check->client, scope, false);
+    bool subscribe = check->access == MOSQ_ACL_SUBSCRIBE;
+    describe(&waiting.event, subscribe ? TW_ACTION_SUBSCRIBE : TW_ACTION_UNSUBSCRIBE,
+             tw_client_ring_id(entry, check->client), check->topic,
+             subscribe ? check->qos : TW_DELIVERY_QOS_MASK, false);
+    waiting.event.verdict = verdict;
+    waiting.what = SUBSCRIPTION;
+    waiting.context = check->client;
+}
+
+void tw_observe_nobody_objects(void) {
+    if(waiting.what == SUBSCRIPTION) waiting.event.verdict = TW_VERDICT(TW_ALLOWED, TW_EXACT);
+}
+
+void tw_observe_subscribed(const struct mosquitto *client) {
+    if(waiting.what == SUBSCRIPTION && waiting.context == client)
+        waiting.event.verdict = TW_VERDICT(TW_ALLOWED, TW_EXACT);
+    tw_observe_settle();
+}
+
+void tw_observe_read(const struct mosquitto_evt_acl_check *check, struct tw_scope scope, uint8_t verdict) {
+    tw_observe_settle();
+    struct tw_client_entry *entry = tw_client_find(check->client);
+    if(!entry) {
+        entry = first_sight(check->client, scope, false);
+        if(entry->connected && !tw_client_forgotten()) write_connect(entry, TW_INFERRED);
+    }
+    struct tw_event event;
+    describe(&event, TW_ACTION_DELIVER, tw_client_ring_id(entry, check->client), check->topic, check->qos,
+             check->retain);
+    describe_payload(&event, check->payload, check->payloadlen);
+    event.verdict = verdict;
+    tw_ring_event(&event);
+}
+
+/* ---- logins and sessions ------------------------------------------------------------------------------------ */
+
+void tw_observe_login(struct mosquitto *client) {
+    tw_observe_settle();
+    /* After a reload the broker checks everybody's password again, connected or stored. That is no login. */
+    struct tw_client_entry *entry = tw_client_find(client);
+    if(entry && entry->connected && entry->reloads != reloads) {
+        entry->reloads = reloads;
+        return;
+    }
+    if(rechecking) return;
+    tw_who_copy(&who, client);
+    waiting.what = LOGIN;
+    waiting.context = client;
+    waiting.vouched = true;
+    waiting.event.time_ns = tw_now();
+}
+
+void tw_observe_unvouched(void) {
+    if(waiting.what == LOGIN) waiting.vouched = false;
+}
+
+void tw_observe_connected(struct mosquitto *client, struct tw_scope scope) {
+    bool seen = waiting.what == LOGIN && waiting.context == client;
+    tw_observe_settle();
+    if(seen) return;
+    struct tw_client_entry *entry = tw_client_find(client);
+    if(entry && entry->connected) return;
+    if(!entry) entry = first_sight(client, scope, false);
+    entry->connected = true;
+    write_connect(entry, TW_EXACT);
+}
+
+void tw_observe_disconnect(struct mosquitto *client, struct tw_scope scope) {
+    const char *id = mosquitto_client_id(client);
+    if(waiting.what == LOGIN && waiting.context == client && !id) {
+        waiting.what = NOTHING;
+        settle_login(false);
+        return;
+    }
+    tw_observe_settle();
+    if(!id) return;                     /* never got as far as a login: no name to report */
+    struct tw_client_entry *entry = tw_client_find(client);
+    if(!entry) entry = first_sight(client, scope, false);
+    /* A stored session is ended once when its client goes, and again when it is taken over or expires. */
+    if(!entry->connected) return;
+    entry->connected = false;
+    write_plain(TW_ACTION_DISCONNECT, tw_client_ring_id(entry, client), TW_VERDICT(TW_ALLOWED, TW_EXACT), tw_now());
+}
