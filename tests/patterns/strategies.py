@@ -15,10 +15,10 @@ def topics(draw: st.DrawFn, max_levels: int = 5) -> str:
 
 
 @st.composite
-def filters(draw: st.DrawFn, placeholders: bool = False, max_levels: int = 5) -> str:
+def filters(draw: st.DrawFn, placeholders: bool = False, max_levels: int = 5, names: tuple[str, ...] = NAMES) -> str:
     """A valid topic filter; without placeholders, `%u` in it is an ordinary level."""
     special = ["+", "+", "%u", "%c"] if placeholders else ["+", "+"]
-    levels = draw(st.lists(st.sampled_from([*NAMES, *special]), min_size=0, max_size=max_levels))
+    levels = draw(st.lists(st.sampled_from([*names, *special]), min_size=0, max_size=max_levels))
     if draw(st.booleans()) or levels in ([], [""]):
         levels = [*levels, "#"]
     return "/".join(levels)

@@ -23,7 +23,7 @@ class Special(Enum):
     USER = "%u"
     CLIENT = "%c"
     NOTHING = "(nothing)"
-    """A placeholder bound to a name that can be no level: None, empty, or holding `/`, `+`, `#` or NUL."""
+    """A placeholder bound to a name that can be no level: None, empty, not UTF-8, or holding `/`, `+`, `#` or NUL."""
 
 
 Level = str | Special
@@ -40,6 +40,10 @@ class LevelPattern:
     text: str
     """As written by a person, for messages."""
     levels: tuple[Level, ...]
+
+    def __post_init__(self) -> None:
+        if not self.levels or Special.REST in self.levels[:-1]:
+            raise ValueError(f"{self.text!r}: a pattern has levels, and `#` only as its last")
 
     def __str__(self) -> str:
         return self.text
@@ -157,8 +161,8 @@ def parse(f: str, *, placeholders: bool = False) -> LevelPattern:
 def bind(f: str, user: str | None, client_id: str | None) -> LevelPattern:
     """Take a policy filter apart with `%u` and `%c` replaced by one client's names, as literal levels.
 
-    A name that can be no level (None, '', or holding `/`, `+`, `#`, NUL) makes a pattern that matches nothing, so a
-    user called `+` gains nothing. Raises ValueError when the filter is not valid.
+    A name that can be no level (None, '', not UTF-8, or holding `/`, `+`, `#`, NUL) makes a pattern that matches
+    nothing, so a user called `+` gains nothing. Raises ValueError when the filter is not valid.
     """
     names = {Special.USER: _as_level(user), Special.CLIENT: _as_level(client_id)}
     pattern = parse(f, placeholders=True)
@@ -168,6 +172,6 @@ def bind(f: str, user: str | None, client_id: str | None) -> LevelPattern:
 
 
 def _as_level(name: str | None) -> Level:
-    if not name or "/" in name or not is_name(name):
+    if not name or "/" in name or topic_problem(name) is not None:
         return Special.NOTHING
     return name
