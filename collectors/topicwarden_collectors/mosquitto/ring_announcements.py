@@ -33,8 +33,6 @@ class Announcements:
     clients: list[Client]
     topic_ids: npt.NDArray[np.uint32]
     topics: list[Resource]
-    marks: Indices
-    """Index of each well-formed mark."""
     kept: int
     """Slots dealt with; an announcement that the block does not hold whole begins here."""
     excused_more: int
@@ -83,7 +81,6 @@ def read_announcements(data: npt.NDArray[np.uint8], others: Indices, broker: str
         clients=_read_clients(clients[of_clients.heads], of_clients.ranks, body, broker),
         topic_ids=topics["id"][of_topics.heads],
         topics=_read_topics(topics[of_topics.heads], of_topics.ranks, body),
-        marks=marks[known_mark],
         kept=kept,
         excused_more=excused_more - excused if leading == len(data) else 0,
         malformed=[
@@ -169,27 +166,32 @@ def _topic(name: bytes, full: int) -> Resource:
 
 
 def _read_clients(records: npt.NDArray[Any], ranks: Indices, body: bytes, broker: str) -> list[Client]:
+    columns = (
+        ranks * layout.MORE_BYTES,
+        records["identity"],
+        records["client_id_full"],
+        records["user_full"],
+        *(records[name] for name in ("client_id_length", "user_length", "address_length", "subject_length")),
+    )
     clients = []
-    for record, rank in zip(records, ranks.tolist(), strict=True):
-        start = rank * layout.MORE_BYTES
+    for start, identity, client_id_full, user_full, *lengths in zip(*(c.tolist() for c in columns), strict=True):
         names: list[bytes | None] = []
-        for field in ("client_id_length", "user_length", "address_length", "subject_length"):
-            length = int(record[field])
+        for length in lengths:
             if length == layout.LENGTH_NONE:
                 names.append(None)
-                continue
-            names.append(body[start : start + length])
-            start += length
+            else:
+                names.append(body[start : start + length])
+                start += length
         client_id, user, address, subject = names
         clients.append(
             Client(
                 broker,
                 "mqtt",
-                "" if client_id is None else _possibly_cut(client_id, int(record["client_id_full"])),
-                user=None if user is None else _possibly_cut(user, int(record["user_full"])),
+                "" if client_id is None else _possibly_cut(client_id, client_id_full),
+                user=None if user is None else _possibly_cut(user, user_full),
                 address=None if address is None else _text(address),
                 tls_subject=None if subject is None else _text(subject),
-                identity=_IDENTITIES[int(record["identity"])],
+                identity=_IDENTITIES[identity],
             )
         )
     return clients

@@ -29,7 +29,7 @@ from topicwarden.events import (
 )
 from topicwarden.sources import Counters
 from topicwarden_collectors.mosquitto import ring_layout as layout
-from topicwarden_collectors.mosquitto.ring_announcements import Announcements, read_announcements
+from topicwarden_collectors.mosquitto.ring_announcements import read_announcements
 from topicwarden_collectors.mosquitto.ring_names import NameWindow
 
 Slots = npt.NDArray[np.uint8]
@@ -83,8 +83,8 @@ class RingDecoder:
         """Everything before this stream position has been handed out or counted; None before the first slot."""
         self.sequence: int | None = None
         """The next event's sequence number, counted on past 2^32; None while none is known."""
-        self.mode: int | None = None
-        """The newest TW_MODE_* flags announced by a mark; None before the first."""
+        self.first_sequence: int | None = None
+        """The first event's sequence number, when nothing told it beforehand."""
         self._slot_count = slot_count
         self._block = min(BLOCK_SLOTS, slot_count)
         # Events of a block can refer to half a ring before it, and all of the block's own announcements come first.
@@ -92,9 +92,9 @@ class RingDecoder:
         self._clients: NameWindow[Client] = NameWindow(tables.clients, window)
         self._topics: NameWindow[Resource] = NameWindow(tables.resources, window)
         self._nobody = Client(broker, "mqtt", "")
-        # A batch uses at most half of a table, so that there is always something else to forget: what `must_flush`
-        # is for. Two less: for "none", and because the name window may touch one number needlessly.
-        self._batch_events = min(tables.clients.capacity, tables.resources.capacity) // 2 - 2
+        # A batch uses at most three quarters of a table, so that there always is something else to forget: this does
+        # what `must_flush` is for, without looking at every name.
+        self._batch_events = min(tables.clients.capacity, tables.resources.capacity) * 3 // 4
         self._carry: Slots = np.empty((0, layout.SLOT_SIZE), np.uint8)
         self._resolvable_from = 0
         self._excused_more = 0
@@ -108,6 +108,7 @@ class RingDecoder:
         """
         self.position, self.sequence, self._gap_scope = position, sequence, scope
         self._carry = self._carry[:0]
+        self._resolvable_from = 0
 
     def learn(self, slots: Slots, position: int) -> None:
         """Take only the announcements, and the last event's sequence number, from slots before the place to begin."""
@@ -164,7 +165,9 @@ class RingDecoder:
             places = np.flatnonzero(is_event)
             found = read_announcements(data, np.flatnonzero(~is_event), self.broker, self._excused_more)
             kept = found.kept
-            self._take_in(found, data[:kept])
+            self._excused_more = found.excused_more
+            self._clients.announce(found.client_ids, found.clients)
+            self._topics.announce(found.topic_ids, found.topics)
             malformed += found.malformed
             events = events[places]
         self._carry = data[kept:].copy()
@@ -182,14 +185,6 @@ class RingDecoder:
         if len(events):
             self._time_ns = int(events["time_ns"][-1])
         return _Block(at, events, places, kept, self._complain(malformed, at))
-
-    def _take_in(self, found: Announcements, data: Slots) -> None:
-        self._excused_more = found.excused_more
-        self._clients.announce(found.client_ids, found.clients)
-        self._topics.announce(found.topic_ids, found.topics)
-        for mark in data.view(layout.MARK).reshape(-1)[found.marks]:
-            if mark["code"] == layout.MARK_MODE:
-                self.mode = int(mark["value"])
 
     def _complain(self, malformed: Sequence[tuple[str, npt.NDArray[np.intp]]], at: int) -> list[Notice]:
         """Count malformed slots and sum them up in one notice: a hostile ring must not make one each."""
@@ -219,6 +214,8 @@ class RingDecoder:
         """Count the events missing before and between a block's own."""
         sequences = block.events["sequence"].copy()
         first = int(sequences[0])
+        if self.sequence is None:
+            self.first_sequence = first
         expected = first if self.sequence is None else self.sequence
         start = _nearest(first, expected)
         if events_total is not None:
