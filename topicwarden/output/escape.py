@@ -28,6 +28,7 @@ _INVISIBLE: Final = re.compile(
 # Our own sign for "shortened"; a name must not be able to write it.
 _ELLIPSIS: Final = "…"
 _MAX_MARKS: Final = 2
+_RIGHT_TO_LEFT: Final = frozenset({"R", "AL", "AN"})
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _PLAIN: Final = frozenset("-_./+#$%@:*=~&|\\{}[]<>!?^")
 
@@ -106,10 +107,6 @@ def _hidden(text: str, also: str) -> list[bool]:
         return [not letter.isprintable() or letter in also for letter in text]
     # What is not in NFC prints exactly like the NFC name it is not.
     composed = unicodedata.is_normalized("NFC", text)
-    # Right-to-left letters are fine alone; beside digits or left-to-right letters a terminal may reorder them, so that
-    # two names look the same.
-    kinds = {unicodedata.bidirectional(letter) for letter in text}
-    reordered = bool(kinds & {"R", "AL", "AN"}) and bool(kinds & {"L", "EN", "AN"})
     hidden: list[bool] = []
     marks = _MAX_MARKS  # a mark at the beginning would sit on our own text before it
     for letter in text:
@@ -120,7 +117,6 @@ def _hidden(text: str, also: str) -> list[bool]:
             or letter in also
             or _INVISIBLE.match(letter) is not None
             or (not composed and not letter.isascii())
-            or (reordered and unicodedata.bidirectional(letter) in ("R", "AL", "AN"))
             or (mark and marks >= _MAX_MARKS)
         )
         if hide:
@@ -130,7 +126,21 @@ def _hidden(text: str, also: str) -> list[bool]:
         else:
             marks = 0
         hidden.append(hide)
+    # Right-to-left letters are fine alone; beside digits or left-to-right letters, which escapes hold too, a terminal
+    # may reorder them, so that two names look the same.
+    kinds = {unicodedata.bidirectional(letter) for letter in text}
+    if kinds & _RIGHT_TO_LEFT and (any(hidden) or kinds & {"L", "EN", "AN"}):
+        return _hide(text, hidden, _RIGHT_TO_LEFT)
     return hidden
+
+
+def _hide(text: str, hidden: list[bool], kinds: frozenset[str]) -> list[bool]:
+    """Hide the letters of these kinds too, and the marks that would sit on their escapes."""
+    result: list[bool] = []
+    for letter, hide in zip(text, hidden, strict=True):
+        after_hidden = bool(result) and result[-1] and unicodedata.category(letter)[0] == "M"
+        result.append(hide or after_hidden or unicodedata.bidirectional(letter) in kinds)
+    return result
 
 
 def _fit(text: str, atoms: list[str], columns: int | None) -> str:
@@ -138,6 +148,8 @@ def _fit(text: str, atoms: list[str], columns: int | None) -> str:
     rendered = "".join(atoms)
     if columns is None or cell_len(rendered) <= columns:
         return rendered
+    if any(unicodedata.bidirectional(letter) in _RIGHT_TO_LEFT for letter in rendered):
+        atoms = [_escape(atom) for atom in atoms]  # the mark below would be reordered among them
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     short = f"{_ELLIPSIS}{len(text)}#{digest}{_ELLIPSIS}"
     long = f"{_ELLIPSIS}[{len(text)} chars #{digest}]{_ELLIPSIS}"

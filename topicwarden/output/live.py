@@ -22,7 +22,9 @@ from topicwarden.output.escape import encodable
 from topicwarden.output.sinks import Sink, is_terminal, terminal_width
 from topicwarden.output.summary import Summary
 
-_CLEAR: Final = "\r\x1b[J"
+# The line first, then what folding made of it below: tmux copies a screen that is cleared from its very top, with the
+# status line on it, into the history (seen with tmux 3.3a).
+_CLEAR: Final = "\r\x1b[K\x1b[J"
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,13 +130,12 @@ def summary_document(summary: Summary, origin: Origin) -> dict[str, Any]:
 
 
 def _metadata(origin: Origin) -> dict[str, Any]:
-    metadata: dict[str, Any] = {
-        "version": OCSF_VERSION,
-        "product": {"name": PRODUCT, "vendor_name": PRODUCT, "version": origin.version},
-        "log_provider": PRODUCT,
-    }
+    product = {"name": PRODUCT, "vendor_name": PRODUCT, "version": origin.version}
+    metadata: dict[str, Any] = {"version": OCSF_VERSION, "product": product, "log_provider": PRODUCT}
     if origin.host is not None:
-        metadata["loggers"] = [{"name": origin.host, "log_provider": PRODUCT}]
+        # name, uid and log_name only say the host again: consumers' models want them, though the schema does not.
+        logger = {"name": origin.host, "uid": origin.host, "log_name": PRODUCT, "log_provider": PRODUCT}
+        metadata["loggers"] = [logger | {"product": product}]
     return metadata
 
 

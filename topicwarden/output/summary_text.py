@@ -10,7 +10,7 @@ from rich.text import Text
 from topicwarden.events import Client
 from topicwarden.findings import Finding
 from topicwarden.output import wording
-from topicwarden.output.escape import MIN_COLUMNS, quoted, shorten, visible
+from topicwarden.output.escape import MIN_COLUMNS, quoted, visible
 from topicwarden.output.layout import columns, wrap
 from topicwarden.output.summary import InventoryRow, Summary, next_steps
 from topicwarden.output.text import SEVERITY_STYLE, title
@@ -19,6 +19,9 @@ MAX_FINDINGS: Final = 50
 MAX_ACCEPTED: Final = 20
 MAX_CLIENTS: Final = 20
 _NARROW: Final = 60
+_WIDE: Final = 100
+_ADDRESS_COLUMNS: Final = 39
+"""An IPv6 address at its longest."""
 
 
 def summary_lines(summary: Summary, width: int | None = None) -> list[Text]:
@@ -118,7 +121,7 @@ def _finding_rows(findings: Sequence[Finding], width: int | None) -> list[Text]:
     longest = max((len(head.plain) for head in heads), default=0)
     lines: list[Text] = []
     for head, finding in zip(heads, findings, strict=True):
-        names = 120 if width is None else max(MIN_COLUMNS, width // 2)
+        names = 120 if width is None else max(width - 12 if narrow else width // 2, MIN_COLUMNS)
         if narrow:
             lines += [head, *wrap(title(finding, names), width, "    ", "    ")]
         else:
@@ -130,7 +133,7 @@ def _finding_rows(findings: Sequence[Finding], width: int | None) -> list[Text]:
 def _accepted(findings: Sequence[Finding], width: int | None) -> list[Text]:
     lines = [Text(f"Accepted by the policy's exceptions: {wording.number(len(findings))}", "bold")]
     for finding in findings[:MAX_ACCEPTED]:
-        names = None if width is None else max(MIN_COLUMNS, width // 2)
+        names = None if width is None else max(width * 2 // 3, MIN_COLUMNS)
         line = Text.assemble((finding.type.code, "bold"), " ", title(finding, names))
         line.append(f", {wording.times(finding.count)}; {visible(finding.accepted or '')}")
         lines += wrap(line, width, "  ", "    ")
@@ -146,26 +149,27 @@ def _inventory(summary: Summary, width: int | None) -> list[Text]:
     lines = [Text(heading, "bold")]
     if width is not None and width < _NARROW:
         for row in shown:
-            numbers = (
-                f"{wording.number(row.publishes)} publishes, {_rate(row)} a second, "
-                f"{wording.number(row.topics)} topics, {wording.number(row.denied)} denied"
-            )
-            lines += wrap(Text(_who(row, max(MIN_COLUMNS, width - 6)), "cyan"), width, "  ", "    ")
-            lines += wrap(Text(numbers), width, "    ", "    ")
-        return lines
-    room = 80 if width is None else max(MIN_COLUMNS, (width - 46) * 2 // 3)
-    table = [[Text(head, "dim") for head in ("publishes", "a second", "topics", "denied", "who", "from")]]
-    for row in shown:
-        counts = [wording.number(row.publishes), _rate(row), wording.number(row.topics), wording.number(row.denied)]
-        where = shorten(row.address, MIN_COLUMNS) if row.address else "not known"
-        denied = "bold yellow" if row.denied else ""
-        table.append(
-            [
-                *(Text(n, denied if i == 3 else "") for i, n in enumerate(counts)),
-                Text(_who(row, room), "cyan"),
-                Text(where),
+            lines += wrap(Text(_who(row, width - 6), "cyan"), width, "  ", "    ")
+            facts = [f"{wording.number(row.publishes)} published"]
+            facts += [
+                f"{_rate(row)} a second",
+                wording.counted(row.topics, "topic"),
+                f"{wording.number(row.denied)} denied",
             ]
-        )
+            lines += wrap(Text(", ".join(facts)), width, "    ", "    ")
+        return lines
+    heads = ["publishes", "a second", "topics", "denied", "who"]
+    # Where a client connects from is the first thing to go: it changes, and the findings say it.
+    addresses = width is None or width >= _WIDE
+    table = [[Text(head, "dim") for head in [*heads, *(["from"] if addresses else [])]]]
+    room = 80 if width is None else width - 40 - (_ADDRESS_COLUMNS + 2 if addresses else 0)
+    for row in shown:
+        counts = [wording.number(row.publishes), _rate(row), wording.number(row.topics)]
+        cells = [*map(Text, counts), Text(wording.number(row.denied), "bold yellow" if row.denied else "")]
+        cells.append(Text(_who(row, room), "cyan"))
+        if addresses:
+            cells.append(Text(quoted(row.address, _ADDRESS_COLUMNS) if row.address else "not known"))
+        table.append(cells)
     for line in columns(table, right=range(4), indent="  "):
         lines += wrap(line, width, rest=" " * 6)
     return lines
@@ -176,9 +180,10 @@ def _rate(row: InventoryRow) -> str:
 
 
 def _who(row: InventoryRow, room: int) -> str:
-    """Return the client's name, and its client id beside the user name when that says more."""
+    """Return the client's name in about `room` columns, with its client id beside the user name when that says more."""
     client = Client(row.broker, "", row.client_id, row.user, row.address, identity=row.identity)
     if row.user is None or row.client_id in ("", row.user):
-        return wording.client_name(client, row.broker, room)
-    half = max(room // 2, MIN_COLUMNS)
-    return f"{wording.client_name(client, row.broker, half)} as {quoted(row.client_id, half)}"
+        words = len(wording.client_name(client, row.broker)) - len(quoted(row.user or row.client_id))
+        return wording.client_name(client, row.broker, max(room - words, MIN_COLUMNS))
+    user = wording.client_name(client, row.broker, max((room - 4) // 2, MIN_COLUMNS))
+    return f"{user} as {quoted(row.client_id, max(room - 4 - len(user), MIN_COLUMNS))}"

@@ -32,6 +32,7 @@ _NAME_STYLE: Final = "cyan"
 _SEVERITY_COLUMNS: Final = len("CRITICAL  ")
 _LABEL_COLUMNS: Final = 11
 _NARROW: Final = 60
+_LEAST_TITLE: Final = 24
 _LONGEST_NAME: Final = 400
 FRAMEWORKS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -96,7 +97,7 @@ def brief(finding: Finding, width: int | None = None) -> list[Text]:
         facts += _who(finding, names, short=True)
     facts.append(f"broker {quoted(finding.broker, names)}")
     facts.append(wording.times(finding.count))
-    facts.append(wording.CERTAINTY[finding.certainty].partition(":")[0])
+    facts.append(wording.CERTAINTY_SHORT[finding.certainty])
     if finding.accepted is not None:
         facts.append(f"accepted: {visible(finding.accepted)}")
     return lines + wrap(Text(", ".join(facts), "dim"), width, indent, indent)
@@ -105,16 +106,15 @@ def brief(finding: Finding, width: int | None = None) -> list[Text]:
 def grew(finding: Finding, width: int | None = None) -> Text:
     """Return a finding that was shown before as one line that says how often it happened by now."""
     heading = Text.assemble(_severity(finding.severity), (finding.type.code, "bold"), " ")
-    names = len(finding.witnesses)
-    tail = f", again: {wording.times(finding.count)} by now"
-    if finding.more_witnesses:
-        tail += f", on more than {names} names"
-    elif names > 1:
-        tail += f", on {names} names"
     if width is not None and width < _NARROW:
         heading = Text.assemble(_severity(finding.severity, pad=False), (finding.type.code, "bold"), " ")
-        tail = f" again: {wording.times(finding.count)}"
-    room = None if width is None else width - cell_len(heading.plain) - cell_len(tail)
+    names = len(finding.witnesses)
+    spread = f", on more than {names} names" if finding.more_witnesses else f", on {names} names" if names > 1 else ""
+    often = wording.times(finding.count)
+    for tail in (f", again: {often} by now{spread}", f", again: {often} by now", f" again: {often}"):
+        room = None if width is None else width - cell_len(heading.plain) - cell_len(tail)
+        if room is None or room >= _LEAST_TITLE:
+            break
     subject = title(finding, _name_columns(width))
     if room is not None and cell_len(subject.plain) > room:
         subject = _cut(title(finding, max(room // 2, MIN_COLUMNS + 8)), room)
@@ -235,7 +235,7 @@ def _severity(severity: Severity, pad: bool = True) -> Text:
 
 def _name_columns(width: int | None) -> int:
     """Return how many columns one name may take in a brief."""
-    return 200 if width is None else max(MIN_COLUMNS, width * 3 // 4)
+    return 200 if width is None else max(MIN_COLUMNS, width - 12)
 
 
 def _cut(line: Text, room: int) -> Text:

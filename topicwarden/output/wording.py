@@ -15,6 +15,11 @@ CERTAINTY: Final = {
     Certainty.INFERRED: "inferred: it follows from what the source reported",
     Certainty.UNKNOWN: "unknown: the source does not say what the broker decided",
 }
+CERTAINTY_SHORT: Final = {
+    Certainty.EXACT: "exact",
+    Certainty.INFERRED: "inferred",
+    Certainty.UNKNOWN: "outcome not known",
+}
 IDENTITY: Final = {
     Identity.VERIFIED: "verified by the broker",
     Identity.CLAIMED: "claimed by the client, not verified",
@@ -55,7 +60,12 @@ def scalar(value: Scalar, columns: int | None = None) -> str:
 
 def times(count: int) -> str:
     """Return `1 time` or `1 000 times`."""
-    return f"{number(count)} time{'' if count == 1 else 's'}"
+    return counted(count, "time")
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun, which takes an s unless there is one: `2 topics`."""
+    return f"{number(count)} {noun}{'' if count == 1 else 's'}"
 
 
 def duration(ns: int) -> str:

@@ -1,0 +1,1 @@
+"""Tests of everything a finding looks like on its way out."""
