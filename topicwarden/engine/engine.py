@@ -1,0 +1,154 @@
+"""The engine: batches of events in, findings out. Pure: no I/O, and no time but that of the events.
+
+What is found does not depend on how the events are cut into batches, as long as no bounded table overflows; when one
+does, TW902 says so.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from topicwarden.engine.attempts import (
+    CLIENT_SLOTS,
+    judge_clients,
+    judge_denials,
+    judge_intended,
+    judge_logins,
+)
+from topicwarden.engine.classify import Classifier
+from topicwarden.engine.exceptions import Acceptance
+from topicwarden.engine.lanes import UNCLASSIFIED, Lane
+from topicwarden.engine.names import NameInspector
+from topicwarden.engine.observing import report_clock, report_notices, report_overflow
+from topicwarden.engine.publishes import (
+    Publishes,
+    RateJudge,
+    classify_topics,
+    decide,
+    inspect_topics,
+    judge_names,
+    judge_payloads,
+    judge_roles,
+)
+from topicwarden.engine.reporter import Reporter
+from topicwarden.engine.rulebook import RuleBook
+from topicwarden.engine.subscribes import SubscriptionJudge, everything
+from topicwarden.events import Action, EventBatch, Outcome, Tables
+from topicwarden.findings import Catalogue, Change, Finding, Ledger
+from topicwarden.policy import Payload, Policy, Thresholds
+
+MAX_LANES: Final = 64
+"""Sources whose state is kept at a time; a source is a run of batches over the same tables."""
+
+
+class Engine:
+    """Judges events against a policy, or, without one, by what is suspicious in itself."""
+
+    def __init__(self, catalogue: Catalogue, policy: Policy | None) -> None:
+        self.ledger = Ledger(catalogue)
+        self.policy = policy
+        payload = policy.payload if policy else Payload()
+        self._thresholds = policy.thresholds if policy else Thresholds()
+        self._payload = payload
+        self._inspector = NameInspector(policy.naming if policy else (), payload, self._thresholds)
+        self._acceptance = Acceptance(policy.exceptions if policy else (), catalogue)
+        self._classifier = Classifier(RuleBook(policy)) if policy else None
+        self._rates = RateJudge(self._classifier) if self._classifier else None
+        self._subscriptions = SubscriptionJudge(self._classifier) if self._classifier else None
+        self._reporter = Reporter(self.ledger, self._acceptance)
+        self._lanes: dict[int, Lane] = {}
+
+    def step(self, batch: EventBatch) -> list[tuple[Change, Finding]]:
+        """Judge one batch; return the findings that are new or grew enough to say so again."""
+        lane = self._lane(batch.tables)
+        lane.begin(batch)
+        report_notices(self.ledger, batch)
+        if len(batch):
+            self._judge(lane, batch)
+        self._acceptance.report_expired(self.ledger)
+        report_overflow(self.ledger, lane, batch)
+        return self.ledger.take_news()
+
+    def _lane(self, tables: Tables) -> Lane:
+        lane = self._lanes.pop(id(tables), None) or Lane(tables)
+        self._lanes[id(tables)] = lane
+        if len(self._lanes) > MAX_LANES:
+            del self._lanes[next(iter(self._lanes))]
+        return lane
+
+    def _judge(self, lane: Lane, batch: EventBatch) -> None:
+        reporter = self._reporter
+        self._classify_clients(lane, batch)
+        steady_ns, back = lane.clock.advance(batch.time_ns)
+        report_clock(self.ledger, lane, batch, back)
+        denied = batch.outcome == Outcome.DENIED
+        accepted = ~denied
+        published = batch.action == Action.PUBLISH
+        subscribed = batch.action == Action.SUBSCRIBE
+
+        self._judge_publishes(lane, batch, np.flatnonzero(published & accepted), steady_ns)
+        if subscribed.any():
+            self._judge_subscriptions(lane, batch, np.flatnonzero(subscribed & accepted))
+        if self._classifier:
+            judge_clients(reporter, self._classifier, lane, batch, accepted)
+        if denied.any():
+            judge_denials(reporter, self._thresholds, lane, batch, denied, steady_ns)
+            judge_logins(reporter, self._thresholds, lane, batch, denied, steady_ns)
+            if self._classifier and self._subscriptions:
+                rows = np.flatnonzero(published & denied)
+                resource = batch.resource[rows]
+                classify_topics(self._classifier, lane, resource)
+                verdict = decide(self._classifier, lane, batch.client[rows], resource)
+                refused = np.flatnonzero(subscribed & denied)
+                judge_intended(reporter, self._classifier, self._subscriptions, lane, batch, rows, verdict, refused)
+
+    def _classify_clients(self, lane: Lane, batch: EventBatch) -> None:
+        unknown = lane.identity.take(batch.client) == UNCLASSIFIED
+        if not unknown.any():
+            return
+        for number in np.unique(batch.client[unknown]).tolist():
+            client = lane.client(number)
+            identity, slots = 0, 0
+            if self._classifier:
+                identity = self._classifier.identity_of(client)
+                slots = self._classifier.identities[identity].slots
+                lane.user_hash[number] = self._classifier.name_hash(client.user)
+                lane.client_hash[number] = self._classifier.name_hash(client.client_id)
+            lane.identity[number] = identity
+            lane.base[number], lane.logins[number], lane.rates[number] = lane.hold(
+                number,
+                [
+                    (("client", client.principal), CLIENT_SLOTS),
+                    (("login", client.broker, client.address, client.user), 1),
+                    (("rates", client.principal, identity), slots),
+                ],
+            )
+
+    def _judge_publishes(self, lane: Lane, batch: EventBatch, rows: np.ndarray, steady_ns: np.ndarray) -> None:
+        if not len(rows):
+            return
+        reporter = self._reporter
+        client, resource = batch.client[rows], batch.resource[rows]
+        inspect_topics(self._inspector, lane, resource)
+        verdict = None
+        if self._classifier:
+            classify_topics(self._classifier, lane, resource)
+            verdict = decide(self._classifier, lane, client, resource)
+        publishes = Publishes(rows, client, resource, verdict)
+        if self._classifier and self._rates:
+            judge_roles(reporter, self._classifier, lane, batch, publishes)
+            self._rates.judge(reporter, lane, batch, publishes, steady_ns)
+        judge_names(reporter, self._inspector, lane, batch, publishes)
+        judge_payloads(reporter, self._payload, lane, batch, publishes)
+
+    def _judge_subscriptions(self, lane: Lane, batch: EventBatch, rows: np.ndarray) -> None:
+        if self._subscriptions and self._classifier:
+            roles = np.array([bool(own.roles) for own in self._classifier.identities])
+            self._subscriptions.judge(
+                self._reporter, lane, batch, rows[roles.take(lane.identity.take(batch.client[rows]))]
+            )
+            return
+        wide = [everything(lane.resource(number).name) for number in batch.resource[rows].tolist()]
+        self._reporter.report("TW240", lane, batch, rows[np.array(wide, bool)])

@@ -1,0 +1,99 @@
+"""What is wrong with a name as such: naming rules, unsafe characters, length. Looked at once for each name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntFlag
+
+from topicwarden.events import Resource
+from topicwarden.patterns import FilterIndex, strip_share
+from topicwarden.policy import NamingRule, Payload, Thresholds
+
+
+class Flag(IntFlag):
+    """What the engine remembers of a name."""
+
+    UNSAFE = 1
+    TEXT_ONLY = 2
+    NO_ENCODED = 4
+    CUT = 8
+    """The source gave only the name's beginning."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamingProblem:
+    """One way in which names break one naming rule."""
+
+    within: str
+    level: int
+    """1-based; 0 when the number of levels is wrong."""
+    expected: str
+    text: str
+    """What is wrong, in words, without the name."""
+
+
+class NameInspector:
+    """Judges names by a policy's naming and payload sections and by the thresholds."""
+
+    def __init__(self, naming: Sequence[NamingRule], payload: Payload, thresholds: Thresholds) -> None:
+        self._rules = [(rule, [re.compile(level) for level in rule.levels]) for rule in naming]
+        self._within = FilterIndex([rule.within.topic for rule in naming])
+        self._text_only = FilterIndex(payload.text_only)
+        self._no_encoded = FilterIndex(payload.no_encoded)
+        self._thresholds = thresholds
+        self.problems: list[NamingProblem] = [NamingProblem("", 0, "", "")]
+        """By number; number 0 is "no problem"."""
+        self._numbers: dict[tuple[int, int], int] = {}
+
+    def topic(self, resource: Resource) -> tuple[Flag, int]:
+        """Return a topic's flags and the number of its naming problem."""
+        flags = Flag.UNSAFE if self.unsafe(resource) else Flag(0)
+        if resource.truncated:
+            return flags | Flag.CUT, 0
+        if self._text_only.match(resource.name).always:
+            flags |= Flag.TEXT_ONLY
+        if self._no_encoded.match(resource.name).always:
+            flags |= Flag.NO_ENCODED
+        return flags, self._naming(resource.name)
+
+    def _naming(self, topic: str) -> int:
+        """Return the number of the first problem by the first rule it breaks: one topic, one finding."""
+        for number in self._within.match(topic).always:
+            rule, patterns = self._rules[number]
+            levels = topic.split("/", len(patterns))
+            for index, (level, pattern) in enumerate(zip(levels, patterns, strict=False)):
+                if pattern.fullmatch(level) is None:
+                    return self._problem(number, index + 1)
+            if len(levels) < len(patterns) or (len(levels) > len(patterns) and not rule.more):
+                return self._problem(number, 0)
+        return 0
+
+    def _problem(self, rule_number: int, level: int) -> int:
+        number = self._numbers.get((rule_number, level))
+        if number is None:
+            rule, patterns = self._rules[rule_number]
+            if level:
+                expected = patterns[level - 1].pattern
+                text = f"level {level} does not match {expected}"
+            else:
+                expected = f"{len(patterns)} levels" + (" or more" if rule.more else "")
+                text = f"it has not {expected}"
+            number = self._numbers[rule_number, level] = len(self.problems)
+            self.problems.append(NamingProblem(rule.within.topic, level, expected, text))
+        return number
+
+    def unsafe(self, resource: Resource) -> tuple[str, str] | None:
+        """Say what is unsafe about a name: a short kind, and a sentence's worth; None when nothing is."""
+        if resource.truncated:
+            return "cut", f"the source cut it: it is {resource.length} bytes long"
+        if resource.length > self._thresholds.max_name_length:
+            return (
+                "length",
+                f"it is {resource.length} bytes long; at most {self._thresholds.max_name_length} are allowed",
+            )
+        levels = strip_share(resource.name)[1].count("/") + 1
+        if levels > self._thresholds.max_levels:
+            return "levels", f"it has {levels} levels; at most {self._thresholds.max_levels} are allowed"
+        return None
