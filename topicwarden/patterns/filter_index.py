@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
 from topicwarden.patterns.mqtt import LevelPattern, Special, is_name, parse
@@ -29,8 +28,7 @@ class BoundMatch(NamedTuple):
         return all(text == (user if kind == "user" else client_id) for kind, text in self.constraints)
 
 
-@dataclass(frozen=True, slots=True)
-class Matches:
+class Matches(NamedTuple):
     """Which filters of an index match a topic; hashable, so equal answers can share one class."""
 
     always: tuple[int, ...]
@@ -49,13 +47,15 @@ NO_MATCHES: Final = Matches(())
 class TrieNode:
     """A level of many filters laid over each other."""
 
-    __slots__ = ("client", "here", "literal", "one", "rest", "user")
+    __slots__ = ("client", "here", "literal", "named", "one", "rest", "user")
 
     def __init__(self) -> None:
         self.literal: dict[str, TrieNode] = {}
         self.one: TrieNode | None = None
         self.user: TrieNode | None = None
         self.client: TrieNode | None = None
+        self.named = False
+        """Whether there is a `user` or `client` child."""
         self.here: list[int] = []
         """Filters that end at this level."""
         self.rest: list[int] = []
@@ -96,6 +96,7 @@ def _child(node: TrieNode, level: str | Special) -> TrieNode:
     if level is Special.ONE:
         node.one = node.one or TrieNode()
         return node.one
+    node.named = True
     if level is Special.USER:
         node.user = node.user or TrieNode()
         return node.user
@@ -125,54 +126,48 @@ class FilterIndex:
             return NO_MATCHES
         found: list[int] = []
         bound: list[BoundMatch] = []
-        root = self._root
-        active = [root]
-        waiting: list[tuple[TrieNode, tuple[Constraint, ...]]] = []
+        active = [self._root]
+        waiting: list[_Waiting] = []
         # Wildcards at the first level do not match names that start with `$` (MQTT 5.0, section 4.7.2).
         dollar = topic[0] == "$"
-        if root.rest and not dollar:
-            found.extend(root.rest)
+        if not dollar:
+            found += self._root.rest
         for level in topic.split("/", self._deepest):
+            bound_reached: list[_Waiting] = []
+            if waiting:
+                for node, constraints in waiting:
+                    _follow(bound_reached, node, level, constraints)
             reached: list[TrieNode] = []
-            bound_reached: list[tuple[TrieNode, tuple[Constraint, ...]]] = []
             for node in active:
                 child = node.literal.get(level)
                 if child is not None:
                     reached.append(child)
                     if child.rest:
-                        found.extend(child.rest)
+                        found += child.rest
                 child = node.one
                 if child is not None and not dollar:
                     reached.append(child)
                     if child.rest:
-                        found.extend(child.rest)
-                if level:
+                        found += child.rest
+                if node.named and level:
                     if node.user is not None:
                         bound_reached.append((node.user, (Constraint("user", level),)))
                     if node.client is not None:
                         bound_reached.append((node.client, (Constraint("client", level),)))
-            for node, constraints in waiting:
-                child = node.literal.get(level)
-                if child is not None:
-                    bound_reached.append((child, constraints))
-                if node.one is not None:
-                    bound_reached.append((node.one, constraints))
-                if node.user is not None:
-                    _bind_again(bound_reached, node.user, constraints, Constraint("user", level))
-                if node.client is not None:
-                    _bind_again(bound_reached, node.client, constraints, Constraint("client", level))
-            for node, constraints in bound_reached:
-                if node.rest:
-                    bound.extend([BoundMatch(number, constraints) for number in node.rest])
-            active, waiting, dollar = reached, bound_reached, False
-            if not active and not waiting:
+            if bound_reached:
+                for node, constraints in bound_reached:
+                    if node.rest:
+                        bound += [BoundMatch(number, constraints) for number in node.rest]
+            elif not reached:
                 break
-        for node in active:
-            if node.here:
-                found.extend(node.here)
-        for node, constraints in waiting:
-            if node.here:
-                bound.extend([BoundMatch(number, constraints) for number in node.here])
+            active, waiting, dollar = reached, bound_reached, False
+        else:
+            for node in active:
+                if node.here:
+                    found += node.here
+            for node, constraints in waiting:
+                if node.here:
+                    bound += [BoundMatch(number, constraints) for number in node.here]
         if not found and not bound:
             return NO_MATCHES
         found.sort()
@@ -180,8 +175,25 @@ class FilterIndex:
         return Matches(tuple(found), tuple(bound))
 
 
+_Waiting = tuple[TrieNode, tuple[Constraint, ...]]
+"""A node reached under constraints."""
+
+
+def _follow(reached: list[_Waiting], node: TrieNode, level: str, constraints: tuple[Constraint, ...]) -> None:
+    """Go one level down from a node that was reached under constraints."""
+    child = node.literal.get(level)
+    if child is not None:
+        reached.append((child, constraints))
+    if node.one is not None:
+        reached.append((node.one, constraints))
+    if node.user is not None:
+        _bind_again(reached, node.user, constraints, Constraint("user", level))
+    if node.client is not None:
+        _bind_again(reached, node.client, constraints, Constraint("client", level))
+
+
 def _bind_again(
-    reached: list[tuple[TrieNode, tuple[Constraint, ...]]],
+    reached: list[_Waiting],
     node: TrieNode,
     constraints: tuple[Constraint, ...],
     constraint: Constraint,
