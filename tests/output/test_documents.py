@@ -311,3 +311,9 @@ def test_an_unknown_format_is_refused_with_the_ones_there_are() -> None:
 def test_every_technique_of_the_catalogue_has_a_name() -> None:
     used = {item for finding_type in [*load_catalogue().values(), *CATALOGUE.values()] for item in finding_type.attack}
     assert {item for item in used if not attack.is_named(item)} == set()
+
+
+@pytest.mark.parametrize(("format_name", "key"), [("jsonl", "title"), ("ecs", "message"), ("ocsf", "message")])
+def test_the_title_for_people_is_escaped_once(format_name: str, key: str) -> None:
+    (title,) = {document[key] for document in documents(format_name) if "owned" in document.get(key, "")}
+    assert title.startswith('"\\u{1b}[2J\\u{1b}]0;owned\\u{7}')

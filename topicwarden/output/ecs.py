@@ -13,10 +13,9 @@ from topicwarden.events import Client, Identity
 from topicwarden.findings import Finding, Severity
 from topicwarden.output import wording
 from topicwarden.output.attack import FRAMEWORK, Technique, technique
-from topicwarden.output.jsonl import Event, client_object, prose
+from topicwarden.output.jsonl import Event, client_object, prose, title_text
 from topicwarden.output.origin import PRODUCT, Origin
 from topicwarden.output.summary import Summary, summary_object
-from topicwarden.output.text import title
 
 ECS_VERSION: Final = "9.4.0"
 SEVERITY: Final = {Severity.INFO: 0, Severity.LOW: 21, Severity.MEDIUM: 47, Severity.HIGH: 73, Severity.CRITICAL: 99}
@@ -28,7 +27,7 @@ def finding_document(event: Event, finding: Finding, origin: Origin) -> dict[str
     document: dict[str, Any] = {
         "@timestamp": wording.timestamp(finding.last_ns, 9),
         "ecs": {"version": ECS_VERSION},
-        "message": title(finding).plain,
+        "message": title_text(finding),
         "event": {
             "kind": "alert",
             **_classification(finding),

@@ -29,6 +29,12 @@ class Event(StrEnum):
     """At the end: the count grew since the last document about it."""
 
 
+class Shown(str):
+    """Text that was made fit for people already, by the escapes of `visible`; it is not escaped once more."""
+
+    __slots__ = ()
+
+
 def encode(document: Mapping[str, Any]) -> str:
     """Return a document as one line of ASCII JSON, without the line feed.
 
@@ -46,7 +52,7 @@ def finding_document(event: Event, finding: Finding, origin: Origin) -> dict[str
         "code": finding.type.code,
         "name": finding.type.name,
         "severity": finding.severity.name.lower(),
-        "title": title(finding).plain,
+        "title": title_text(finding),
         "broker": finding.broker,
         "client": None if finding.client is None else client_object(finding.client),
         "scope": list(finding.scope),
@@ -89,6 +95,11 @@ def client_object(client: Client) -> dict[str, Any]:
     }
 
 
+def title_text(finding: Finding) -> Shown:
+    """Return the finding's one-line title as people see it."""
+    return Shown(title(finding).plain)
+
+
 def prose(text: str) -> str:
     """Return a paragraph of the catalogue without the line feed YAML leaves at its end."""
     return text.strip()
@@ -99,7 +110,7 @@ def _clean(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, str):
-        return well_formed(value)
+        return value if isinstance(value, Shown) else well_formed(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -47,16 +47,15 @@ def status_text(status: Status, width: int) -> str:
     """Return the status in at most `width` columns; what matters least is left out first, losses never."""
     found = [f"{wording.number(n)} {s.name.lower()}" for s, n in sorted(status.findings.items(), reverse=True) if n]
     total = sum(status.findings.values())
-    plural = "" if total == 1 else "s"
     parts = {
-        "lost": f"LOST {wording.number(status.lost)} in {wording.number(status.gaps)} gaps" if status.gaps else "",
+        "lost": f"LOST {wording.number(status.lost)} in {wording.counted(status.gaps, 'gap')}" if status.gaps else "",
         "rate": f"{wording.number(round(status.rate))} events/s",
         "findings": f"findings: {', '.join(found)}" if found else "no findings",
         "lag": f"lag {wording.duration(max(status.lag_ns, 0))}",
-        "clients": f"{wording.number(status.clients)} clients",
-        "events": f"{wording.number(status.events)} events",
+        "clients": wording.counted(status.clients, "client"),
+        "events": wording.counted(status.events, "event"),
     }
-    shorter = {"findings": f"{wording.number(total)} finding{plural}", "lost": f"LOST {wording.number(status.lost)}"}
+    shorter = {"findings": wording.counted(total, "finding"), "lost": f"LOST {wording.number(status.lost)}"}
     order = ["lost", "rate", "findings", "lag", "clients", "events"]
 
     def line() -> str:

@@ -8,10 +8,9 @@ from topicwarden.events import Certainty, Client, Identity
 from topicwarden.findings import Finding, Severity
 from topicwarden.output import wording
 from topicwarden.output.attack import Technique, technique
-from topicwarden.output.jsonl import Event, client_object, prose
+from topicwarden.output.jsonl import Event, client_object, prose, title_text
 from topicwarden.output.origin import PRODUCT, Origin
 from topicwarden.output.summary import Summary, summary_object
-from topicwarden.output.text import title
 
 OCSF_VERSION: Final = "1.5.0"
 CLASS_UID: Final = 2004
@@ -36,7 +35,7 @@ def finding_document(event: Event, finding: Finding, origin: Origin) -> dict[str
     severity_id, severity = _SEVERITY[finding.severity]
     confidence_id, confidence = _CONFIDENCE[finding.certainty]
     first_ms, last_ms = finding.first_ns // 1_000_000, finding.last_ns // 1_000_000
-    line = title(finding).plain
+    line = title_text(finding)
     info: dict[str, Any] = {
         "uid": finding.fingerprint,
         "title": line,

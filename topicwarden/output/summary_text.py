@@ -71,7 +71,7 @@ def _counts(summary: Summary, width: int | None) -> list[Text]:
         ("denied", summary.denied),
     ]
     trouble = [
-        (f"lost (in {wording.number(summary.gaps)} gaps)", summary.lost),
+        (f"lost (in {wording.counted(summary.gaps, 'gap')})", summary.lost),
         ("undecodable", summary.undecodable),
         ("unresolved", summary.unresolved),
     ]
