@@ -24,13 +24,23 @@ NEW_TOPICS: Final = 1
 CLIENT_SLOTS: Final = 2
 
 
-def above(lane: Lane, batch: EventBatch, rows: Int64, slot: Int64, steady_ns: Int64, rate: Rate) -> Int64:
-    """Return how many events of each row come faster than a threshold, which allows its whole amount at once."""
+def above(
+    slot: Int64, steady_ns: Int64, rate: Rate, tat: Int64, count: Int64 | None, factor: Int64 | None = None
+) -> Int64:
+    """Return how many events of each row come faster than a threshold, which allows its whole amount at once.
+
+    `factor`: how many times that amount, row by row.
+    """
     limit = message_limit(rate, rate.amount)
     assert limit is not None
+    cost, depth = np.full(len(slot), limit.message_ns), np.full(len(slot), limit.limit_ns)
+    return police(slot, steady_ns, cost, depth if factor is None else depth * factor, tat, count)
+
+
+def counts_of(batch: EventBatch, rows: Int64) -> Int64 | None:
+    """Return the rows' counts, None when all are 1."""
     count = batch.count[rows].astype(np.int64)
-    cost, depth = np.full(len(rows), limit.message_ns), np.full(len(rows), limit.limit_ns)
-    return police(slot, steady_ns[rows], cost, depth, lane.slots.tat, None if (count == 1).all() else count)
+    return None if (count == 1).all() else count
 
 
 def judge_denials(
@@ -46,7 +56,7 @@ def judge_denials(
     if not len(rows):
         return
     slot = lane.base.take(batch.client[rows]) + DENIALS
-    excess = above(lane, batch, rows, slot, steady_ns, thresholds.denials)
+    excess = above(slot, steady_ns[rows], thresholds.denials, lane.slots.tat, counts_of(batch, rows))
     over = excess > 0
     reporter.report(
         "TW301",
@@ -70,7 +80,8 @@ def judge_logins(
     rows = np.flatnonzero(denied & ((batch.action == Action.AUTHENTICATE) | (batch.action == Action.CONNECT)))
     if not len(rows):
         return
-    excess = above(lane, batch, rows, lane.logins.take(batch.client[rows]), steady_ns, thresholds.login_failures)
+    slot = lane.logins.take(batch.client[rows])
+    excess = above(slot, steady_ns[rows], thresholds.login_failures, lane.slots.tat, counts_of(batch, rows))
     over = excess > 0
 
     def describe(group: Group) -> Description:

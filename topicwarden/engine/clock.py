@@ -30,6 +30,8 @@ class SteadyClock:
     newest_ns: int = -1
     """The largest steady time so far; -1 before the first event."""
     added_ns: int = 0
+    first_ns: int = -1
+    """The steady time of the very first event."""
 
     def advance(self, time_ns: Int64) -> tuple[Int64, Int64]:
         """Return the steady time of each row, in [0, 2**61), and by how many ns the clock was set back at each row."""
@@ -37,6 +39,8 @@ class SteadyClock:
         if not len(time_ns):
             return time_ns, back
         time_ns = np.clip(time_ns, 0, MAX_TIME - 1)
+        if self.first_ns < 0:
+            self.first_ns = int(time_ns[0])
         steady = time_ns + self.added_ns
         newest = np.maximum.accumulate(steady)
         np.maximum(newest, self.newest_ns, out=newest)

@@ -19,18 +19,22 @@ from topicwarden.engine.attempts import (
 )
 from topicwarden.engine.classify import Classifier
 from topicwarden.engine.exceptions import Acceptance
+from topicwarden.engine.grouping import Int64
 from topicwarden.engine.lanes import UNCLASSIFIED, Lane
+from topicwarden.engine.lookalike import LookAlikes
 from topicwarden.engine.names import NameInspector
+from topicwarden.engine.novelty import TopicMemory, judge_novelty
 from topicwarden.engine.observing import report_clock, report_notices, report_overflow
 from topicwarden.engine.publishes import (
     Publishes,
     RateJudge,
     classify_topics,
     decide,
-    inspect_topics,
+    inspect_names,
     judge_names,
     judge_payloads,
     judge_roles,
+    judge_unsafe_names,
 )
 from topicwarden.engine.reporter import Reporter
 from topicwarden.engine.rulebook import RuleBook
@@ -58,7 +62,10 @@ class Engine:
         self._rates = RateJudge(self._classifier) if self._classifier else None
         self._subscriptions = SubscriptionJudge(self._classifier) if self._classifier else None
         self._reporter = Reporter(self.ledger, self._acceptance)
+        self._look_alikes = LookAlikes(self._classifier)
+        self._memory = TopicMemory()
         self._lanes: dict[int, Lane] = {}
+        self._events = 0
 
     def step(self, batch: EventBatch) -> list[tuple[Change, Finding]]:
         """Judge one batch; return the findings that are new or grew enough to say so again."""
@@ -67,6 +74,7 @@ class Engine:
         report_notices(self.ledger, batch)
         if len(batch):
             self._judge(lane, batch)
+            self._events += len(batch)
         self._acceptance.report_expired(self.ledger)
         report_overflow(self.ledger, lane, batch)
         return self.ledger.take_news()
@@ -126,12 +134,12 @@ class Engine:
                 ],
             )
 
-    def _judge_publishes(self, lane: Lane, batch: EventBatch, rows: np.ndarray, steady_ns: np.ndarray) -> None:
+    def _judge_publishes(self, lane: Lane, batch: EventBatch, rows: Int64, steady_ns: Int64) -> None:
         if not len(rows):
             return
         reporter = self._reporter
         client, resource = batch.client[rows], batch.resource[rows]
-        inspect_topics(self._inspector, lane, resource)
+        inspect_names(self._inspector, lane, resource)
         verdict = None
         if self._classifier:
             classify_topics(self._classifier, lane, resource)
@@ -141,9 +149,14 @@ class Engine:
             judge_roles(reporter, self._classifier, lane, batch, publishes)
             self._rates.judge(reporter, lane, batch, publishes, steady_ns)
         judge_names(reporter, self._inspector, lane, batch, publishes)
+        judge_unsafe_names(reporter, self._inspector, lane, batch, rows)
+        self._look_alikes.judge(reporter, lane, batch, publishes, self._events)
+        judge_novelty(reporter, self._memory, self._thresholds, lane, batch, publishes, steady_ns)
         judge_payloads(reporter, self._payload, lane, batch, publishes)
 
-    def _judge_subscriptions(self, lane: Lane, batch: EventBatch, rows: np.ndarray) -> None:
+    def _judge_subscriptions(self, lane: Lane, batch: EventBatch, rows: Int64) -> None:
+        inspect_names(self._inspector, lane, batch.resource[rows])
+        judge_unsafe_names(self._reporter, self._inspector, lane, batch, rows)
         if self._subscriptions and self._classifier:
             roles = np.array([bool(own.roles) for own in self._classifier.identities])
             self._subscriptions.judge(

@@ -80,6 +80,12 @@ class Lane:
         self.owner_client: Int64 = np.zeros(4096, np.int64)
         self.published = np.zeros(4096, bool)
         """Whether somebody published on the topic since it got its number."""
+        self.registered = np.zeros(4096, bool)
+        """Whether the topic is known to the look-alikes."""
+        self.suspect = np.zeros(4096, bool)
+        """Whether it looked like another one when it was registered."""
+        self.unsafe: npt.NDArray[np.uint8] = np.zeros(4096, np.uint8)
+        """What is unsafe about each name: an index of `names.UNSAFE`."""
         self.evicted = (tables.clients.evicted, tables.resources.evicted)
 
     def begin(self, batch: EventBatch) -> None:
@@ -98,7 +104,8 @@ class Lane:
             self.flags, self.naming = _doubled(self.flags, 0), _doubled(self.naming, 0)
             self.inspected = _doubled(self.inspected, 0)
             self.owner_user, self.owner_client = _doubled(self.owner_user, 0), _doubled(self.owner_client, 0)
-            self.published = _doubled(self.published, 0)
+            self.published, self.registered = _doubled(self.published, 0), _doubled(self.registered, 0)
+            self.suspect, self.unsafe = _doubled(self.suspect, 0), _doubled(self.unsafe, 0)
         if batch.new_clients:
             self.identity[np.asarray(batch.new_clients)] = UNCLASSIFIED
             for number in batch.new_clients:
@@ -109,6 +116,8 @@ class Lane:
             self.topic_class[renewed] = UNCLASSIFIED
             self.published[renewed] = False
             self.inspected[renewed] = False
+            self.registered[renewed] = False
+            self.suspect[renewed] = False
 
     def client(self, number: int) -> Client:
         """Return client `number`; a batch that refers to one its tables do not hold is its producer's error."""

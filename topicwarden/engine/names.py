@@ -6,20 +6,24 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntFlag
+from typing import Final
 
 from topicwarden.events import Resource
-from topicwarden.patterns import FilterIndex, strip_share
+from topicwarden.patterns import FilterIndex, strip_share, unsafe_characters
 from topicwarden.policy import NamingRule, Payload, Thresholds
 
 
 class Flag(IntFlag):
     """What the engine remembers of a name."""
 
-    UNSAFE = 1
-    TEXT_ONLY = 2
-    NO_ENCODED = 4
-    CUT = 8
+    TEXT_ONLY = 1
+    NO_ENCODED = 2
+    CUT = 4
     """The source gave only the name's beginning."""
+
+
+UNSAFE: Final = ("", "cut", "length", "levels", "characters")
+"""The kinds of unsafe names, by number; number 0 is "nothing"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +51,22 @@ class NameInspector:
         """By number; number 0 is "no problem"."""
         self._numbers: dict[tuple[int, int], int] = {}
 
-    def topic(self, resource: Resource) -> tuple[Flag, int]:
-        """Return a topic's flags and the number of its naming problem."""
-        flags = Flag.UNSAFE if self.unsafe(resource) else Flag(0)
+    def inspect(self, resource: Resource) -> tuple[Flag, int, int]:
+        """Return a name's flags, the number of its naming problem, and what is unsafe about it."""
+        unsafe = UNSAFE.index(self.unsafe(resource)[0])
         if resource.truncated:
-            return flags | Flag.CUT, 0
-        if self._text_only.match(resource.name).always:
+            return Flag.CUT, 0, unsafe
+        flags = Flag(0)
+        if self._text_only.filters and self._text_only.match(resource.name).always:
             flags |= Flag.TEXT_ONLY
-        if self._no_encoded.match(resource.name).always:
+        if self._no_encoded.filters and self._no_encoded.match(resource.name).always:
             flags |= Flag.NO_ENCODED
-        return flags, self._naming(resource.name)
+        return flags, self._naming(resource.name), unsafe
 
     def _naming(self, topic: str) -> int:
         """Return the number of the first problem by the first rule it breaks: one topic, one finding."""
+        if not self._rules:
+            return 0
         for number in self._within.match(topic).always:
             rule, patterns = self._rules[number]
             levels = topic.split("/", len(patterns))
@@ -84,16 +91,17 @@ class NameInspector:
             self.problems.append(NamingProblem(rule.within.topic, level, expected, text))
         return number
 
-    def unsafe(self, resource: Resource) -> tuple[str, str] | None:
-        """Say what is unsafe about a name: a short kind, and a sentence's worth; None when nothing is."""
+    def unsafe(self, resource: Resource) -> tuple[str, str]:
+        """Say what is unsafe about a name: one of `UNSAFE`, and what in words; two empty strings when nothing is."""
         if resource.truncated:
-            return "cut", f"the source cut it: it is {resource.length} bytes long"
-        if resource.length > self._thresholds.max_name_length:
-            return (
-                "length",
-                f"it is {resource.length} bytes long; at most {self._thresholds.max_name_length} are allowed",
-            )
-        levels = strip_share(resource.name)[1].count("/") + 1
-        if levels > self._thresholds.max_levels:
-            return "levels", f"it has {levels} levels; at most {self._thresholds.max_levels} are allowed"
-        return None
+            return "cut", f"the source cut it, as it is {resource.length} bytes long"
+        longest, deepest = self._thresholds.max_name_length, self._thresholds.max_levels
+        if resource.length > longest:
+            return "length", f"it is {resource.length} bytes long, and {longest} are allowed"
+        name = strip_share(resource.name)[1]
+        if name.count("/") >= deepest:
+            return "levels", f"it has {name.count('/') + 1} levels, and {deepest} are allowed"
+        characters = unsafe_characters(resource.name)
+        if characters:
+            return "characters", "it holds " + ", ".join(characters[:4]) + (" and more" if len(characters) > 4 else "")
+        return "", ""

@@ -69,14 +69,30 @@ def classify_topics(classifier: Classifier, lane: Lane, resource: npt.NDArray[np
         lane.topic_class[number], lane.owner_user[number], lane.owner_client[number] = classifier.topic_of(entry.name)
 
 
-def inspect_topics(inspector: NameInspector, lane: Lane, resource: npt.NDArray[np.uint32]) -> None:
-    """Make sure that every resource of a column of publishes has its flags."""
+def inspect_names(inspector: NameInspector, lane: Lane, resource: npt.NDArray[np.uint32]) -> None:
+    """Make sure that what is to be said of the names themselves is known for a column of resources."""
     known = lane.inspected.take(resource)
     if known.all():
         return
     for number in np.unique(resource[~known]).tolist():
-        lane.flags[number], lane.naming[number] = inspector.topic(lane.resource(number))
+        lane.flags[number], lane.naming[number], lane.unsafe[number] = inspector.inspect(lane.resource(number))
         lane.inspected[number] = True
+
+
+def judge_unsafe_names(
+    reporter: Reporter, inspector: NameInspector, lane: Lane, batch: EventBatch, rows: Int64
+) -> None:
+    """TW206: a name that is not safe to show, too long, or too deep; `rows`: publishes and subscriptions."""
+    unsafe = lane.unsafe.take(batch.resource[rows])
+    if not unsafe.any():
+        return
+
+    def describe(group: Group) -> Description:
+        kind, problem = inspector.unsafe(lane.resource(int(batch.resource[group.first])))
+        return (kind,), {"problem": problem}
+
+    bad = np.flatnonzero(unsafe)
+    reporter.report("TW206", lane, batch, rows[bad], describe, part=unsafe[bad].astype(np.int64))
 
 
 def judge_roles(

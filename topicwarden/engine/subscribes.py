@@ -13,8 +13,17 @@ from topicwarden.engine.lanes import Lane
 from topicwarden.engine.publishes import roles_of
 from topicwarden.engine.reporter import Description, Group, Reporter
 from topicwarden.events import Client, EventBatch, Resource
-from topicwarden.patterns import LevelPattern, Special, bind, filter_problem, parse, strip_share
-from topicwarden.patterns.inclusion import Covered, FilterUnion, Witness
+from topicwarden.patterns import (
+    Covered,
+    FilterUnion,
+    LevelPattern,
+    Witness,
+    bind,
+    filter_problem,
+    overlap,
+    parse,
+    strip_share,
+)
 
 _MAX_KNOWN: Final = 1 << 16
 _MAX_UNIONS: Final = 1 << 12
@@ -68,7 +77,7 @@ class SubscriptionJudge:
         if not isinstance(answer, Witness):
             return _UNJUDGED
         pattern = parse(wanted)
-        if any(overlaps(pattern, other) for other in allowed):
+        if any(overlap(pattern, other) is not None for other in allowed):
             return Reach("TW203", witness=answer.topic)
         return Reach("TW202")
 
@@ -118,32 +127,6 @@ class SubscriptionJudge:
 
         chosen = rows[wider]
         reporter.report("TW203", lane, batch, chosen, describe, part=batch.resource[chosen].astype(np.int64))
-
-
-def overlaps(one: LevelPattern, other: LevelPattern) -> bool:
-    """Whether some topic matches both filters."""
-    first, second = one.levels, other.levels
-    if Special.NOTHING in first or Special.NOTHING in second:
-        return False
-    for index in range(max(len(first), len(second))):
-        a = first[index] if index < len(first) else None
-        b = second[index] if index < len(second) else None
-        if index == 0 and _dollar(a, b):
-            return False
-        if a is Special.REST or b is Special.REST:
-            return True  # also when the other one ends here: `a/#` matches `a`
-        if a is None or b is None:
-            return False
-        if isinstance(a, str) and isinstance(b, str) and a != b:
-            return False
-    return True
-
-
-def _dollar(a: object, b: object) -> bool:
-    """Whether a first level that starts with `$` meets a wildcard (MQTT 5.0, section 4.7.2)."""
-    return (isinstance(a, str) and a.startswith("$") and not isinstance(b, str)) or (
-        isinstance(b, str) and b.startswith("$") and not isinstance(a, str)
-    )
 
 
 def everything(wanted: str) -> bool:

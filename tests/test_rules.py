@@ -1,0 +1,91 @@
+"""Every finding type proves itself: its cases run through the engine, and its text can be filled in."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from tests.engine.scenario import run
+from topicwarden.findings import Finding, load_catalogue
+
+CATALOGUE = load_catalogue()
+ENGINE_CODES = [code for code in CATALOGUE if code.startswith(("TW2", "TW3", "TW9"))]
+ALWAYS_THERE = {"client", "user", "client_id", "broker", "count"}
+
+
+def cases(kind: str) -> Iterator[Any]:
+    for code in ENGINE_CODES:
+        for case in CATALOGUE[code].cases.get(kind, []):
+            yield pytest.param(code, case, id=f"{code}: {case['name']}")
+
+
+def as_told(found: list[Finding]) -> str:
+    return "\n".join(f"{f.type.code} {f.client} {f.scope} x{f.count} {f.witnesses} {f.evidence}" for f in found)
+
+
+@pytest.mark.parametrize("code", ENGINE_CODES)
+def test_every_rule_has_cases_that_fire_and_cases_that_stay_quiet(code: str) -> None:
+    kinds = CATALOGUE[code].cases
+    assert kinds.get("fires")
+    assert kinds.get("quiet")
+    assert set(kinds) == {"fires", "quiet"}
+    for case in [*kinds["fires"], *kinds["quiet"]]:
+        assert set(case) <= {"name", "policy", "events", "expect"}
+        assert case["name"]
+        assert case["events"]
+
+
+@pytest.mark.parametrize("size", [1 << 30, 1], ids=["one batch", "event by event"])
+@pytest.mark.parametrize(("code", "case"), [*cases("fires")])
+def test_fires(code: str, case: Mapping[str, Any], size: int) -> None:
+    findings = run(CATALOGUE, case.get("policy"), case["events"], size)
+    found = [finding for finding in findings if finding.type.code == code]
+    assert found, as_told(findings)
+    expected = case.get("expect", [])
+    assert len(found) == len(expected) or not expected, as_told(found)
+    for finding, wanted in zip(found, expected, strict=False):
+        assert set(wanted) <= {"client", "count", "witnesses"}
+        if "client" in wanted:
+            assert finding.client is not None
+            assert wanted["client"] == (finding.client.user or finding.client.client_id)
+        if "count" in wanted:
+            assert finding.count == wanted["count"]
+        if "witnesses" in wanted:
+            assert list(finding.witnesses) == wanted["witnesses"]
+
+
+@pytest.mark.parametrize("size", [1 << 30, 1], ids=["one batch", "event by event"])
+@pytest.mark.parametrize(("code", "case"), [*cases("quiet")])
+def test_stays_quiet(code: str, case: Mapping[str, Any], size: int) -> None:
+    assert "expect" not in case
+    findings = run(CATALOGUE, case.get("policy"), case["events"], size)
+    found = [finding for finding in findings if finding.type.code == code]
+    assert not found, as_told(found)
+
+
+@pytest.mark.parametrize("code", ENGINE_CODES)
+def test_a_titles_placeholders_are_in_the_evidence_of_every_firing_case(code: str) -> None:
+    fields = {field for _, field, _, _ in string.Formatter().parse(CATALOGUE[code].title) if field}
+    for case in CATALOGUE[code].cases["fires"]:
+        for finding in run(CATALOGUE, case.get("policy"), case["events"]):
+            if finding.type.code == code:
+                there = ALWAYS_THERE | set(finding.evidence) | ({"witness"} if finding.witnesses else set())
+                assert fields <= there | ({"what"} if code == "TW902" else set())
+
+
+def test_controls_and_techniques_are_those_of_the_frameworks_we_checked() -> None:
+    known = {
+        "nist-800-53r5": "AC-2 AC-3 AC-4 AC-5 AC-6 AC-7 AC-10 AU-2 AU-3 AU-6 AU-8 AU-9 AU-10 AU-11 AU-12 CA-7 CM-6 "
+        "CM-7 IA-2 IA-3 IA-5 SC-5 SC-7 SC-8 SC-23 SI-4 SI-4(4) SI-4(5) SI-10",
+        "iso-27001-2022": "A.5.15 A.5.16 A.5.18 A.8.2 A.8.3 A.8.5 A.8.9 A.8.12 A.8.15 A.8.16 A.8.20 A.8.22",
+        "iec-62443-3-3": "SR 2.1",
+        "pci-dss-4.0": "7.2.1 7.2.2 7.2.3 7.2.4 7.2.5 7.3.1 7.3.2 7.3.3",
+    }
+    for code in ENGINE_CODES:
+        assert set(CATALOGUE[code].attack) <= {"T1071.005"}
+        for framework, controls in CATALOGUE[code].controls.items():
+            allowed = known[framework].replace("SR 2.1", "SR_2.1").split()
+            assert {control.replace("SR 2.1", "SR_2.1") for control in controls} <= set(allowed), code
