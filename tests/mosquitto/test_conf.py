@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.brokers import MOSQUITTO, free_port, mosquitto, port_answers, wait_for
-from tests.mosquitto.broker_verdict import verdict
+from tests.mosquitto.broker_verdict import Client, verdict
 from topicwarden.errors import ConfigurationError
 from topicwarden_collectors.mosquitto.conf import Configuration, Origin, read_configuration
 from topicwarden_collectors.mosquitto.conf_files import include_order
@@ -205,13 +208,10 @@ def test_the_broker_lets_an_option_under_one_listener_count_for_all_of_them(tmp_
         assert all(configuration.allows_anonymous(listener)[0] for listener in configuration.listeners)
 
 
-def connects(port: int, host: str = "127.0.0.1") -> bool:
+def connects(port: int) -> bool:
     """Whether the broker accepts a connection without user name."""
-    import socket
-
-    with socket.create_connection((host, port), 5) as connection:
-        connection.sendall(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01x")
-        return connection.recv(4) == b"\x20\x02\x00\x00"
+    with Client(port) as client:
+        return client.accepted
 
 
 def test_a_listener_refuses_anonymous_clients_unless_told_otherwise(tmp_path: Path) -> None:
@@ -219,6 +219,21 @@ def test_a_listener_refuses_anonymous_clients_unless_told_otherwise(tmp_path: Pa
         assert not connects(broker.port)
         configuration = read_configuration(str(broker.config))
         assert configuration.allows_anonymous(configuration.listeners[0]) == (False, None)
+
+
+def test_under_per_listener_settings_the_default_listener_lets_anonymous_clients_in_until_the_first_reload(
+    tmp_path: Path,
+) -> None:
+    config = ["per_listener_settings true", "user root", "port {port}", "bind_address 127.0.0.1"]
+    with mosquitto(tmp_path, config, listener=False, allow_anonymous=False) as broker:
+        assert connects(broker.port)
+        configuration = read_configuration(str(broker.config))
+        assert configuration.allows_anonymous(configuration.listeners[0]) == (True, None)
+        broker.config.write_text(broker.config.read_text().replace("user root", "user root\nallow_anonymous false"))
+        configuration = read_configuration(str(broker.config))
+        assert configuration.allows_anonymous(configuration.listeners[0])[0] is False
+    with mosquitto(tmp_path, [*config, "allow_anonymous false"], listener=False, allow_anonymous=False) as broker:
+        assert not connects(broker.port)
 
 
 def test_without_any_listener_the_broker_is_local_only_and_anonymous_whatever_is_set(tmp_path: Path) -> None:
@@ -230,26 +245,41 @@ def test_without_any_listener_the_broker_is_local_only_and_anonymous_whatever_is
     assert configuration.allows_anonymous(listener) == (True, None)
 
 
-def run_default(folder: Path, text: str, port: int) -> str:
-    """Run a broker that listens where its defaults say, on `port`, and return its log."""
-    import subprocess
-
-    path = folder / "default.conf"
+@contextlib.contextmanager
+def running_default(folder: Path, text: str, port: int) -> Iterator[Path]:
+    """Run a broker that listens where its defaults say, on `port`; yields its log."""
+    path, log = folder / "default.conf", folder / "default.log"
     path.write_text(text)
-    process = subprocess.Popen(
-        [MOSQUITTO, "-c", str(path), "-p", str(port)], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
-    )
+    with log.open("wb") as stderr:
+        process = subprocess.Popen([MOSQUITTO, "-c", str(path), "-p", str(port)], stderr=stderr)
     try:
         wait_for(lambda: port_answers(port), "the default listener")
-        assert connects(port)
+        yield log
     finally:
         process.terminate()
-        _, log = process.communicate(timeout=10)
-    return log.decode()
+        process.wait(10)
 
 
 def test_the_broker_in_local_only_mode_accepts_anonymous_clients_against_allow_anonymous_false(tmp_path: Path) -> None:
-    assert "Starting in local only mode" in run_default(tmp_path, "allow_anonymous false\n", free_port())
+    port = free_port()
+    with running_default(tmp_path, "allow_anonymous false\n", port) as log:
+        assert connects(port)
+        assert "Starting in local only mode" in log.read_text()
+
+
+def test_under_per_listener_settings_a_local_only_broker_forgets_its_acl_file(tmp_path: Path) -> None:
+    acl = tmp_path / "acl"
+    acl.write_text("topic read nothing\n")
+    shared = f"user root\nacl_file {acl}\n"
+    own = "per_listener_settings true\n" + shared
+    for text, allowed in ((shared, False), (own, True)):
+        configuration = read(tmp_path, text)
+        (listener,) = configuration.listeners
+        assert listener.origin is Origin.LOCAL_ONLY
+        assert (configuration.security_of(listener).get("acl_file") is None) is allowed
+        port = free_port()
+        with running_default(tmp_path, text, port), Client(port) as client:
+            assert client.may_publish("anything") is allowed
 
 
 def test_one_listener_option_above_every_listener_opens_the_default_listener_on_all_addresses(tmp_path: Path) -> None:

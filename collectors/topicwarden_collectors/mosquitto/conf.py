@@ -371,9 +371,8 @@ class _Reader:
             default.address = address.value if address else None
             configuration.listeners.append(default)
         elif not configuration.listeners:
-            local = Listener(Origin.LOCAL_ONLY, None, security=default.security)
-            local.settings = default.settings
-            configuration.listeners.append(local)
+            # Made anew: what stands above it as listener options or, per listener, as security is lost (2.0.11).
+            configuration.listeners.append(Listener(Origin.LOCAL_ONLY, None))
         for bridge in configuration.bridges:
             if not bridge.addresses or not bridge.topics:
                 missing = "address" if not bridge.addresses else "topic"

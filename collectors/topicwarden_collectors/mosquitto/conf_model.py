@@ -271,10 +271,7 @@ class Configuration:
         return listener.security if self.per_listener else self.security
 
     def plugins_of(self, listener: Listener) -> Sequence[Plugin]:
-        """Return the plugins that see a listener's clients, in the order the broker asks them.
-
-        A local-only listener has none of its own: under `per_listener_settings true` 2.0.11 loads no plugin for it.
-        """
+        """Return the plugins that see a listener's clients, in the order the broker asks them."""
         own = listener.security.plugins if self.per_listener else []
         used = [self.loaded[use.value] for use in listener.plugins_used if use.value in self.loaded]
         return [*self.security.plugins, *own, *used]
@@ -295,6 +292,10 @@ class Configuration:
         if listener.origin is Origin.LOCAL_ONLY:
             return True, None
         if self.local_only and not self.per_listener:
+            return True, None
+        if setting is None and self.per_listener and listener.origin is Origin.DEFAULT:
+            # 2.0.11 makes the default listener after it has given every listener its default, so "not set" stays, and
+            # lets clients in until the first reload. Seen on the running broker.
             return True, None
         return (setting.flag, setting) if setting else (False, None)
 

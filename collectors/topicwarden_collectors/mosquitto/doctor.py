@@ -22,7 +22,8 @@ from topicwarden_collectors.mosquitto.doctor_examination import (
     replace,
     together,
 )
-from topicwarden_collectors.mosquitto.doctor_plugin import check_plugin, check_ring
+from topicwarden_collectors.mosquitto.doctor_plugin import check_plugin
+from topicwarden_collectors.mosquitto.doctor_ring import check_ring
 
 __all__ = ["CHECKS", "diagnose"]
 
