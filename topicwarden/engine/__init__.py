@@ -1,5 +1,6 @@
 """Judging events: batches in, findings out, without I/O and without a clock."""
 
 from topicwarden.engine.engine import Engine
+from topicwarden.engine.inventory import ClientEntry, Inventory
 
-__all__ = ["Engine"]
+__all__ = ["ClientEntry", "Engine", "Inventory"]
