@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from topicwarden.errors import ConfigurationError, Problem
-from topicwarden.policy.model import Policy, Strict, near
+from topicwarden.policy.fields import near
+from topicwarden.policy.model import Policy, Strict
 from topicwarden.policy.values import RefusedError, shown
 from topicwarden.policy.yaml_tree import Mapping, Node, Scalar, Sequence, read_tree
 
@@ -116,10 +117,10 @@ def _key_problems(model: type[Strict], node: Mapping, where: Where, file: str) -
     for key in node.entries:
         if key not in known:
             hint = near(key, list(known), f"the keys here are {', '.join(known)}")
-            yield Problem(f"unknown key {shown(key)}{_at(where)}", file, node.lines[key], hint)
+            yield Problem(f"{_at(where)}unknown key {shown(key)}", file, node.lines[key], hint)
     refused = model.shape_problem([key for key in node.entries if key in known])
     if refused is not None:
-        yield Problem(f"{refused}{_at(where)}", file, node.line, refused.hint)
+        yield Problem(f"{_at(where)}{refused}", file, node.line, refused.hint)
 
 
 def _repetitions(node: Sequence, where: Where, file: str) -> Iterator[Problem]:
@@ -134,7 +135,7 @@ def _repetitions(node: Sequence, where: Where, file: str) -> Iterator[Problem]:
         key = _frozen(plain)
         if key in seen:
             hint = f"the first is on line {seen[key]}"
-            yield Problem(f"{_summary(plain)} stands twice{_at(where)}", file, item.line, hint)
+            yield Problem(f"{_at(where)}{_summary(plain)} stands twice", file, item.line, hint)
         else:
             seen[key] = item.line
 
@@ -193,7 +194,7 @@ def _value_problems(error: ValidationError, tree: Mapping, file: str) -> Iterato
             yield Problem(f"{name} is no name for a role", file, line, "letters, digits, _ . - and at most 64 of them")
             continue
         message, hint = _said(details, where)
-        yield Problem(f"{message}{_at(where)}", file, line, hint)
+        yield Problem(f"{_at(where)}{message}", file, line, hint)
 
 
 def _find(tree: Mapping, location: tuple[int | str, ...]) -> tuple[Where, Node, int]:
@@ -253,11 +254,11 @@ _LIMITS: Final = {"ge": "at least", "le": "at most", "gt": "more than", "lt": "l
 
 
 def _at(where: Where) -> str:
-    """Return ` in roles.sensor.publish[0]`, or nothing at the top."""
+    """Return `roles.sensor.publish[0]: `, or nothing at the top."""
     text = ""
     for step in where:
         if isinstance(step, int):
             text += f"[{step}]"
         else:
             text += ("." if text else "") + (step if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", step) else shown(step))
-    return f" in {text}" if text else ""
+    return f"{text}: " if text else ""

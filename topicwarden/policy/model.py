@@ -4,95 +4,35 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from datetime import UTC, date, datetime, time, timedelta
-from difflib import get_close_matches
-from ipaddress import IPv4Network, IPv6Network
-from typing import Annotated, ClassVar, Self
+from datetime import UTC, datetime, time, timedelta
+from typing import Annotated, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    InstanceOf,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from topicwarden.events import Client
-from topicwarden.patterns import filter_problem, matches
-from topicwarden.policy.regexes import regex_problem
-from topicwarden.policy.values import (
-    NANOSECONDS,
-    Glob,
-    Rate,
-    RefusedError,
-    address_within,
-    parse_byte_rate,
-    parse_day,
-    parse_glob,
-    parse_network,
-    parse_rate,
-    parse_size,
-    shown,
+from topicwarden.patterns import Covered, filter_problem, matches, strip_share, uncovered
+from topicwarden.policy.fields import (
+    ByteRate,
+    Count,
+    Day,
+    DottedPattern,
+    EventRate,
+    LevelRegex,
+    NamePattern,
+    Network,
+    PlainFilter,
+    PolicyFilter,
+    Port,
+    PositiveSize,
+    RoleName,
+    Size,
+    Text,
+    near,
 )
+from topicwarden.policy.values import NANOSECONDS, Rate, RefusedError, address_within, shown
 
-KnownFindings = Collection[str] | None
-
-
-def _topic_filter(value: str, *, placeholders: bool) -> str:
-    problem = filter_problem(value, placeholders=placeholders)
-    if problem is not None:
-        raise RefusedError(f"{shown(value)} is no topic filter: {problem}", _FILTER_HINT)
-    if value.startswith("$share/"):
-        raise RefusedError(
-            f"{shown(value)} names a shared subscription", f"write the filter alone: {value.split('/', 2)[2]}"
-        )
-    if not placeholders and not {"%u", "%c"}.isdisjoint(value.split("/")):
-        raise RefusedError(
-            f"{shown(value)} holds %u or %c, which stand for a role's member and mean nothing here", "write + instead"
-        )
-    return value
-
-
-_FILTER_HINT = "+ stands for one whole level, # for all the levels below, %u and %c for the client's own names"
-
-
-def _dotted_pattern(value: str) -> str:
-    """Check an AMQP 0-9-1 topic pattern: words between dots, `*` one word, `#` any number of words."""
-    if not value or len(value.encode("utf-8", "replace")) > 255:
-        raise RefusedError(f"a routing key pattern or queue has 1 to 255 bytes, not {shown(value)}")
-    for word in value.split("."):
-        if len(word) > 1 and ("*" in word or "#" in word):
-            raise RefusedError(f"* and # must be whole words between dots, not part of {shown(word)}")
-    return value
-
-
-def _level_regex(value: str) -> str:
-    problem = regex_problem(value)
-    if problem is not None:
-        raise RefusedError(f"{shown(value)} cannot be used as a level's pattern: {problem}", problem.hint)
-    return value
-
-
-PolicyFilter = Annotated[str, AfterValidator(lambda value: _topic_filter(value, placeholders=True))]
-"""A topic filter in which `%u` and `%c` stand for the client's own names."""
-PlainFilter = Annotated[str, AfterValidator(lambda value: _topic_filter(value, placeholders=False))]
-DottedPattern = Annotated[str, AfterValidator(_dotted_pattern)]
-NamePattern = Annotated[InstanceOf[Glob], BeforeValidator(parse_glob)]
-EventRate = Annotated[InstanceOf[Rate], BeforeValidator(parse_rate)]
-ByteRate = Annotated[InstanceOf[Rate], BeforeValidator(parse_byte_rate)]
-Size = Annotated[int, BeforeValidator(parse_size)]
-PositiveSize = Annotated[Size, Field(ge=1)]
-Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
-Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(parse_network)]
-Day = Annotated[date, BeforeValidator(parse_day)]
-LevelRegex = Annotated[str, AfterValidator(_level_regex)]
-RoleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-Text = Annotated[str, Field(min_length=1, max_length=2000)]
-Port = Annotated[int, Field(ge=1, le=65535)]
+FORMAT = 1
+"""Version of the policy language."""
 
 
 class Strict(BaseModel):
@@ -352,7 +292,9 @@ class ExceptionRule(Strict):
     finding: str
     """Code or dotted name."""
     client: NamePattern
-    """Client id."""
+    """Client id: chosen by the client itself unless the broker binds it to the user."""
+    user: NamePattern | None = None
+    """User name; None: any, and none."""
     topic: PlainFilter | None = None
     """Only for topics matched by this filter; None: any."""
     reason: Text
@@ -362,7 +304,7 @@ class ExceptionRule(Strict):
     @field_validator("finding")
     @classmethod
     def _known(cls, value: str, info: ValidationInfo) -> str:
-        known: KnownFindings = (info.context or {}).get("known_findings")
+        known: Collection[str] | None = (info.context or {}).get("known_findings")
         if known is not None and value.lower() not in {name.lower() for name in known}:
             raise RefusedError(f"no finding is called {shown(value)}", near(value, known, "run topicwarden explain"))
         if not re.fullmatch(r"TW[0-9]{3}|[a-z-]+\.[a-z-]+", value, re.IGNORECASE | re.ASCII):
@@ -377,20 +319,31 @@ class ExceptionRule(Strict):
         return int(datetime.combine(self.until + timedelta(days=1), time(), UTC).timestamp()) * NANOSECONDS
 
     def covers(self, code: str, name: str, client: Client | None, topic: str | None) -> bool:
-        """Whether it accepts the finding with this code and dotted name; its end date is not looked at."""
+        """Whether it accepts the finding with this code and dotted name; its end date is not looked at.
+
+        `topic` may be a topic filter with wildcards, when the finding is about a subscription: then all its topics must
+        match.
+        """
         if self.finding.lower() not in (code.lower(), name.lower()):
             return False
         if client is None or not self.client.matches(client.client_id):
             return False
-        return self.topic is None or (topic is not None and matches(self.topic, topic))
+        if self.user is not None and (client.user is None or not self.user.matches(client.user)):
+            return False
+        if self.topic is None:
+            return True
+        if topic is None:
+            return False
+        wanted = strip_share(topic)[1]
+        if "+" not in wanted and "#" not in wanted:
+            return matches(self.topic, wanted)
+        return filter_problem(wanted) is None and isinstance(uncovered(wanted, [self.topic]), Covered)
 
 
 class Policy(Strict):
     """The whole of a policy file."""
 
-    FORMAT: ClassVar[int] = 1
-
-    topicwarden: Annotated[int, Field(ge=1, le=1)]
+    topicwarden: int
     """Version of the policy language: 1."""
     roles: Mapping[RoleName, Role] = {}
     naming: tuple[NamingRule, ...] = ()
@@ -399,12 +352,13 @@ class Policy(Strict):
     inventory: Inventory = Inventory()
     exceptions: tuple[ExceptionRule, ...] = ()
 
+    @field_validator("topicwarden")
+    @classmethod
+    def _readable(cls, value: int) -> int:
+        if value != FORMAT:
+            raise RefusedError(f"this topicwarden reads version {FORMAT} of the policy language, not {value}")
+        return value
+
     def roles_of(self, client: Client) -> list[str]:
         """Return the names of the roles this client has, in the file's order."""
         return [name for name, role in self.roles.items() if role.has_member(client)]
-
-
-def near(word: str, known: Collection[str], otherwise: str | None = None) -> str | None:
-    """Return `did you mean …` when something known is spelled much like `word`."""
-    close = get_close_matches(word[:64].lower(), {name.lower(): name for name in known}, n=1)
-    return f"did you mean {next(name for name in known if name.lower() == close[0])}" if close else otherwise
