@@ -14,20 +14,22 @@ enum {                                  /* classes of bytes; the OR over a paylo
     DIGIT = 0x10,
     PLAIN_ALPHABET = 0x20,              /* + /   (RFC 4648 section 4) */
     URL_ALPHABET = 0x40,                /* - _   (section 5) */
-    OTHER = 0x80                        /* anything else */
+    PADDING = 0x80,                     /* = and line feed, which base64 may end with */
+    OTHER = 0x100                       /* anything else */
 };
 #define FRACTION 20                     /* fixed point: integer additions do not wait for each other as floats do */
 
-static uint8_t class_of[256];
+static uint16_t class_of[256];
 static bool hex_digit[256];
 static uint32_t step[TW_PAYLOAD_LOOKED_AT];     /* step[c] = (c+1) log2(c+1) - c log2 c */
 static double log2_of[TW_PAYLOAD_LOOKED_AT + 1];
 
 void tw_payload_setup(void) {
     for(int i = 0; i < 256; i++) {
-        uint8_t class;
+        uint16_t class;
         if(i >= 0x80) class = HIGH;
-        else if(i == '\t' || i == '\n' || i == '\r') class = OTHER;
+        else if(i == '=' || i == '\n') class = PADDING;
+        else if(i == '\t' || i == '\r') class = OTHER;
         else if(i < 0x20 || i == 0x7f) class = CONTROL;
         else if(i >= 'A' && i <= 'Z') class = UPPER;
         else if(i >= 'a' && i <= 'z') class = LOWER;
@@ -99,8 +101,9 @@ static bool is_hex(const uint8_t *text, size_t length, size_t looked, unsigned c
 
 /* Base64 is told from words, names and numbers by how often neighbours differ in class: 0.64 of the positions in
  * base64 of random bytes, well under 0.3 in CamelCase names with a number behind them. */
-static bool is_base64(const uint8_t *text, size_t length, size_t looked) {
+static bool is_base64(const uint8_t *text, size_t length, size_t looked, unsigned all) {
     size_t padding = 0;
+    if((all & OTHER) || !(all & UPPER) || !(all & LOWER)) return false;
     if(length && text[length - 1] == '\n') {
         if(looked == length) looked--;
         length--;
@@ -115,9 +118,8 @@ static bool is_base64(const uint8_t *text, size_t length, size_t looked) {
         classes |= class_of[text[i]];
         changes += i > 0 && class_of[text[i]] != class_of[text[i - 1]];
     }
-    if(classes & (CONTROL | HIGH | OTHER)) return false;
+    if(classes & PADDING) return false;
     if((classes & PLAIN_ALPHABET) && (classes & URL_ALPHABET)) return false;
-    if(!(classes & UPPER) || !(classes & LOWER)) return false;
     if(!padding && !(classes & (DIGIT | PLAIN_ALPHABET | URL_ALPHABET))) return false;
     return changes * 8 >= looked * 3;
 }
@@ -128,7 +130,7 @@ static uint8_t shape_of(const uint8_t *payload, size_t length, size_t looked, un
     if(is_json(payload, length)) return TW_SHAPE_JSON;
     if(classes & HIGH) return TW_SHAPE_TEXT;
     if(is_hex(payload, length, looked, classes)) return TW_SHAPE_HEX;
-    if(is_base64(payload, length, looked)) return TW_SHAPE_BASE64;
+    if(is_base64(payload, length, looked, classes)) return TW_SHAPE_BASE64;
     return TW_SHAPE_TEXT;
 }
 
