@@ -1,10 +1,10 @@
 """The compact event syntax of the rules' cases, turned into event batches.
 
 One event is a mapping: `{publish|subscribe|connect|login|disconnect: NAME, user, client, address, outcome, certainty,
-identity, at, size, entropy, shape, qos, retain, length, repeat, every}`. `client` defaults to the user; without a user
-the client is anonymous. `at` is in seconds from the scenario's start, by default one second after the event before;
-`repeat: n` makes n of them `every` (1) seconds apart, with `{n}` in the name replaced by their number. A notice is
-`{notice: CODE, scope, count, witness, evidence}`. The broker is called `b`.
+identity, at, back, count, size, entropy, shape, qos, retain, length, repeat, every}`. `client` defaults to the user;
+without a user the client is anonymous. `at` is in seconds from the scenario's start, by default one second after the
+event before, or `back` seconds less. `repeat: n` makes n of them `every` (1) seconds apart, with `{n}` in the name
+replaced by their number. A notice is `{notice: CODE, scope, count, witness, evidence}`. The broker is called `b`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ ACTIONS = {
 }
 KEYS = {
     *ACTIONS, "user", "client", "address", "outcome", "certainty", "identity", "at", "size", "entropy", "shape", "qos",
-    "retain", "length", "repeat", "every",
+    "retain", "length", "repeat", "every", "count", "back",
 }  # fmt: skip
 
 
@@ -71,7 +71,7 @@ def expanded(events: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, Mapping
         assert not unknown, f"unknown keys {unknown} in {event}"
         (kind,) = [key for key in event if key in ACTIONS]
         every = event.get("every", 1)
-        now = event.get("at", now + 1) - every
+        now = event.get("at", now + 1 - event.get("back", 0)) - every
         for number in range(event.get("repeat", 1)):
             now += every
             yield START_NS + round(now * SECOND), event, kind, event[kind].replace("{n}", str(number))
@@ -93,7 +93,7 @@ def batches(events: Sequence[Mapping[str, Any]], size: int = 1 << 30) -> Iterato
             Resource(ResourceKind.TOPIC, name, event.get("length", -1)) if name else NO_RESOURCE,
             outcome,
             Certainty[event.get("certainty", "unknown" if outcome is Outcome.UNKNOWN else "exact").upper()],
-            **{key: event[key] for key in ("size", "entropy", "qos", "retain") if key in event},
+            **{key: event[key] for key in ("size", "entropy", "qos", "retain", "count") if key in event},
             shape=Shape[event.get("shape", "unknown").upper()],
         )
         if len(builder) >= size or builder.tables.must_flush:

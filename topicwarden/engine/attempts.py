@@ -150,8 +150,8 @@ def judge_clients(
         rows = np.flatnonzero(suspects & accepted & acting)
 
         def describe(group: Group) -> Description:
-            client = lane.client(group.client)
-            return (), {"identity": client.identity.value, "last_address": client.address or "unknown"}
+            last = lane.client(int(batch.client[group.rows[-1]]))
+            return (), {"identity": lane.client(group.client).identity.value, "last_address": last.address or "unknown"}
 
         reporter.report("TW230", lane, batch, rows, describe)
     if not identity.all():
