@@ -63,6 +63,14 @@ CATALOGUE = Catalogue(
                 attack=["T1110"],
             ),
             finding_type(
+                "TW302",
+                name="login.repeated-failures",
+                severity="medium",
+                title="Logins as {user} from {address} failed {count} times",
+                difference="observed, denied",
+                attack=["T1110.001"],
+            ),
+            finding_type(
                 "TW901",
                 name="observing.gap",
                 severity="medium",
@@ -115,6 +123,7 @@ def many() -> list[Finding]:
         finding("TW101", client=client(address="/run/mosquitto.sock", port=None, tls_subject=None, vhost=None)),
         finding("TW301", client=client(user="admin", identity=Identity.CLAIMED), certainty=Certainty.UNKNOWN),
         finding("TW901", client=None, witnesses={}, evidence={"sum_lost": 4096}, scope=()),
+        finding("TW302", client=client(identity=Identity.CLAIMED), witnesses={}),
         finding("TW201", accepted="replaced by Q2, until 2027-06-30", count=1, last_ns=START),
         finding("TW301", client=client(user=None, client_id="", identity=Identity.UNKNOWN, address=None, port=None)),
         finding("TW301", evidence={"outcome": "allowed"}, witnesses={f"t/{n}": n for n in range(1, 20)}),

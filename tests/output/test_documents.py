@@ -84,6 +84,7 @@ ECS_ALLOWED = {
     "event.outcome": {"failure", "success", "unknown"},
 }
 ECS_EXPECTED_TYPES = {
+    "authentication": {"start", "end", "info"},
     "configuration": {"access", "change", "creation", "deletion", "info"},
     "iam": {"admin", "change", "creation", "deletion", "group", "info", "user"},
     "intrusion_detection": {"allowed", "denied", "info"},
@@ -238,6 +239,7 @@ def test_ecs_says_allowed_or_denied_only_where_the_evidence_does() -> None:
     assert classified(finding("TW301")) == (both, ["denied"], "failure")
     assert classified(finding("TW201")) == (both, ["info"], "unknown")
     assert classified(finding("TW201", evidence={"outcome": "allowed"})) == (both, ["allowed"], "success")
+    assert classified(finding("TW302")) == (["authentication"], ["info"], "failure")
     assert classified(finding("TW101")) == (["iam"], ["info"], "unknown")
     assert classified(finding("TW901", client=None)) == (["configuration"], ["info"], "unknown")
 
@@ -249,7 +251,7 @@ def test_ecs_and_ocsf_name_no_user_the_client_only_claimed_to_be() -> None:
         in_ocsf = ocsf.finding_document(Event.OPENED, item, ORIGIN)
         if claimed:
             assert "user" not in in_ecs
-            assert in_ecs["topicwarden"]["client"]["user"] == "admin"
+            assert in_ecs["topicwarden"]["client"]["user"] in ("admin", "sensor-1")
             assert "user" not in in_ocsf["evidences"][0]["actor"]
             assert in_ocsf["evidences"][0]["data"]["client"]["identity"] == "claimed"
     assert any(item.client is not None and item.client.identity == "claimed" for item in many())

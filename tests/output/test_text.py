@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from string import Formatter
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from topicwarden.events import Identity
-from topicwarden.findings import Finding
+from topicwarden.findings import Finding, load_catalogue
 from topicwarden.output import TextSink, brief, explain, full, grew, wording
 from topicwarden.output.layout import wrap
 from topicwarden.output.text import title
@@ -196,3 +197,18 @@ def test_times_are_utc_and_cut_to_the_digits_asked_for() -> None:
 )
 def test_only_an_ip_address_is_one(address: str | None, ip: str | None) -> None:
     assert wording.ip_address(address) == ip
+
+
+@pytest.mark.parametrize(("count", "said"), [(1, "failed 1 time"), (12_345, "failed 12 345 times")])
+def test_a_title_takes_the_clients_own_fields_and_counts_properly(count: int, said: str) -> None:
+    item = finding("TW302", count=count)
+    assert title(item).plain == f"Logins as sensor-1 from 10.0.0.5 {said}"
+
+
+@pytest.mark.parametrize("code", list(load_catalogue()))
+def test_every_title_of_the_catalogue_can_be_filled(code: str) -> None:
+    catalogue = load_catalogue()
+    fields = {field for _, field, _, _ in Formatter().parse(catalogue[code].title) if field is not None}
+    assert all(field.isidentifier() for field in fields)
+    shown = title(finding(code, catalogue=catalogue, evidence=dict.fromkeys(fields, 7))).plain
+    assert not re.search(r"[{}]|not recorded", shown)

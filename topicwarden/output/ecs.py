@@ -107,10 +107,10 @@ def summary_document(summary: Summary, origin: Origin) -> dict[str, Any]:
 def _classification(finding: Finding) -> dict[str, Any]:
     """Return event.category, type and outcome, of the values ECS allows and expects together.
 
-    What the broker decided is stated only where the finding's evidence or its very name says so.
+    What the broker decided is stated only where the finding's evidence or what its type compares says so.
     """
     decided = finding.evidence.get("outcome")
-    if decided == "denied" or "denied" in finding.type.name:
+    if decided == "denied" or "denied" in f"{finding.type.name} {finding.type.difference}":
         kind, outcome = "denied", "failure"
     elif decided == "allowed":
         kind, outcome = "allowed", "success"
@@ -118,6 +118,8 @@ def _classification(finding: Finding) -> dict[str, Any]:
         kind, outcome = "info", "unknown"
     if finding.type.difference.startswith("granted"):
         return {"category": ["iam"], "type": ["info"], "outcome": "unknown"}
+    if finding.type.name.startswith("login."):
+        return {"category": ["authentication"], "type": ["info"], "outcome": outcome}
     if finding.client is None:
         return {"category": ["configuration"], "type": ["info"], "outcome": "unknown"}
     return {"category": ["intrusion_detection", "network"], "type": [kind], "outcome": outcome}

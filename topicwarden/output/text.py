@@ -5,6 +5,7 @@ Lines are rich Texts: their `plain` is complete without colour. Nothing here pri
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from string import Formatter
 from types import MappingProxyType
@@ -13,7 +14,7 @@ from typing import Final
 from rich.cells import cell_len
 from rich.text import Text
 
-from topicwarden.findings import Finding, FindingType, Severity
+from topicwarden.findings import Finding, FindingType, Scalar, Severity
 from topicwarden.output import wording
 from topicwarden.output.attack import technique
 from topicwarden.output.escape import MIN_COLUMNS, quoted, visible
@@ -34,6 +35,8 @@ _LABEL_COLUMNS: Final = 11
 _NARROW: Final = 60
 _LEAST_TITLE: Final = 24
 _LONGEST_NAME: Final = 400
+_TIMES: Final = re.compile(r"^ times\b")
+_CLIENT_FIELDS: Final = frozenset({"user", "client_id", "identity", "protocol", "address", "vhost"})
 FRAMEWORKS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "nist-800-53r5": "NIST SP 800-53r5",
@@ -47,34 +50,36 @@ FRAMEWORKS: Final[Mapping[str, str]] = MappingProxyType(
 def title(finding: Finding, name_columns: int | None = None) -> Text:
     """Return the catalogue's one-line title with this finding's names and numbers, each made visible.
 
-    Fields: client, user, client_id, broker, witness (the first one seen), count, and every evidence key. A field the
-    finding has no value for reads `(not recorded)`.
+    Fields: client, broker, count, witness (the first one seen), every evidence key, and of the client user, client_id,
+    identity, protocol, address, vhost. A field the finding has no value for reads `(not recorded)`.
     """
     line = Text()
+    once = False
     for literal, field, _, _ in Formatter().parse(finding.type.title):
-        line.append(literal)
+        line.append(_TIMES.sub(" time", literal) if once else literal)
+        once = field == "count" and finding.count == 1
         if field is not None:
             line.append(_field(finding, field, name_columns), _NAME_STYLE)
     return line
 
 
 def _field(finding: Finding, field: str, name_columns: int | None) -> str:
-    client = finding.client
+    value: Scalar | None
     if field == "client":
-        return wording.client_name(client, finding.broker, name_columns)
+        return wording.client_name(finding.client, finding.broker, name_columns)
     if field == "broker":
-        return quoted(finding.broker, name_columns)
-    if field == "count":
-        return wording.number(finding.count)
-    if field == "witness" and finding.witnesses:
-        return quoted(next(iter(finding.witnesses)), name_columns)
-    if field == "user" and client is not None and client.user is not None:
-        return quoted(client.user, name_columns)
-    if field == "client_id" and client is not None:
-        return quoted(client.client_id, name_columns)
-    if field in finding.evidence:
-        return wording.scalar(finding.evidence[field], name_columns)
-    return "(not recorded)"
+        value = finding.broker
+    elif field == "count":
+        value = finding.count
+    elif field == "witness":
+        value = next(iter(finding.witnesses), None)
+    elif field in finding.evidence:
+        value = finding.evidence[field]
+    elif field in _CLIENT_FIELDS and finding.client is not None:
+        value = getattr(finding.client, field)
+    else:
+        value = None
+    return "(not recorded)" if value is None else wording.scalar(value, name_columns)
 
 
 def brief(finding: Finding, width: int | None = None) -> list[Text]:
