@@ -251,16 +251,18 @@ static void drop_auth(struct instance *instance, const char *why) {
                          why);
 }
 
-/* The broker keeps its old settings when it refuses the file. So a new value counts only from a file that raises no
- * doubt; in doubt we step aside, which is always neutral. */
+/* The broker goes on with its old settings when it refuses the file; under per_listener_settings with those of each
+ * listener as far as it had read. So a new value counts only from a file that raises no doubt; in doubt we step aside,
+ * which is always neutral. What raised doubt at the start already is no reason: the broker took that file. */
 static void reload_anonymous(struct instance *instance) {
     if(!instance->scope.auth || instance->others_decide_auth) return;
     bool readable = tw_broker_config_read(&now, config_path, own_path);
-    if(!readable && now.doubt[0] == 0) return;
+    bool doubtful = now.doubt[0] && strcmp(now.doubt, at_start.doubt) != 0;
     int value = readable ? allow_anonymous(instance, &now) : instance->allow_anonymous;
     if(readable && now.per_listener != at_start.per_listener) drop_auth(instance, "per_listener_settings was changed");
+    else if(at_start.per_listener && doubtful && now.listener_count > 0) drop_auth(instance, now.doubt);
     else if(value == instance->allow_anonymous) return;
-    else if(now.doubt[0]) drop_auth(instance, now.doubt);
+    else if(doubtful) drop_auth(instance, now.doubt);
     else if(value < 0) drop_auth(instance, "allow_anonymous false without a listener differs between versions");
     else instance->allow_anonymous = value;
 }

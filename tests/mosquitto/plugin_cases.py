@@ -142,7 +142,7 @@ def running(
 
     def configuration(case_lines: Sequence[str]) -> list[str]:
         listener = [] if any(line.startswith("listener") for line in case_lines) else ["listener {port} 127.0.0.1"]
-        return [*user, "log_type all", *fill([*case_lines, *listener], lines, values)]
+        return [*user, "log_type all", "set_tcp_nodelay true", *fill([*case_lines, *listener], lines, values)]
 
     with mosquitto(
         folder / "broker",
@@ -238,15 +238,17 @@ def answers(port: int, seed: str) -> Iterator[str]:
 
 def stored_session(port: int, user: str | None, password: str | None) -> Iterator[str]:
     """Yield what a persistent session gets that was away while messages came."""
-    with Client(port, "stored", user, password, clean=False) as client:
-        yield f"stored session: {client.code}"
+    with Client(port, "stored", user, password, clean=True) as client:
+        yield f"no session: {client.code}"
         if client.code != 0:
             return
-        client.subscribe("open/#", 1)
+    with Client(port, "stored", user, password, clean=False) as client:
+        yield f"stored session: {client.code} {client.subscribe('open/#', 1)} {client.ping()} {client.ping()}"
     with Client(port, "sender", user, password) as sender:
         for number in range(3):
             yield f"to stored: {sender.publish('open/up', str(number).encode(), 1)}"
     with Client(port, "stored", user, password, clean=False) as client:
+        client.ping()
         client.ping()
         yield f"stored got {sorted(client.received)}"
 
