@@ -169,8 +169,8 @@ class RingWriter:
         with draft.open("wb") as file:
             file.write(header + struct.pack("<QQ", position, position))
             file.truncate(DATA + slot_count * SLOT)
-        self._file = draft.open("r+b")
-        self.map = mmap.mmap(self._file.fileno(), 0)
+        with draft.open("r+b") as file:
+            self.map = mmap.mmap(file.fileno(), 0)
         self.set_events(sequence)
         draft.rename(path)
 
@@ -192,9 +192,10 @@ class RingWriter:
 
     def store(self, data: bytes) -> None:
         """Write slots at the head without moving it."""
-        for i in range(0, len(data), SLOT):
-            place = DATA + (self.head + i // SLOT) % self.slot_count * SLOT
-            self.map[place : place + SLOT] = data[i : i + SLOT]
+        place = DATA + self.head % self.slot_count * SLOT
+        before_wrap = min(len(data), DATA + self.slot_count * SLOT - place)
+        self.map[place : place + before_wrap] = data[:before_wrap]
+        self.map[DATA : DATA + len(data) - before_wrap] = data[before_wrap:]
 
     def set_events(self, count: int) -> None:
         """The header's count of events."""
@@ -216,14 +217,11 @@ class RingWriter:
         """Append `count` publishes; much faster than one by one."""
         left = count
         while left:
-            data = b""
-            while left and len(data) < SLOT * self.slot_count // 4:
-                data += self.producer.publish(b"c", name)
-                left -= 1
-            self.append(data)
+            count = min(left, self.slot_count // 8)
+            self.append(b"".join([self.producer.publish(b"c", name) for _ in range(count)]))
+            left -= count
         self.set_events(self.producer.sequence)
 
     def close(self) -> None:
         """Unmap; the file stays."""
         self.map.close()
-        self._file.close()

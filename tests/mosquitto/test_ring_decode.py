@@ -165,7 +165,9 @@ FIELDS = st.fixed_dictionaries(
         "time_ns": st.sampled_from([0, 2**63 - 1, 2**63, 5]),
     },
 )
-UNUSED = st.integers(2**31, 2**32 - 1)
+# Identifiers the producer does not use, far from its own by their low bits too: a real one's only ever grow.
+UNUSED = st.integers(0, 2**20 - 1).map(lambda number: 2**31 + 2048 * number + 1000)
+UNKNOWN = UNUSED.map(lambda number: number + 500)
 GARBAGE = st.one_of(
     st.integers(6, 255).map(lambda kind: bytes([kind]) * 32),
     st.just(bytes(32)),
@@ -176,7 +178,7 @@ GARBAGE = st.one_of(
     UNUSED.map(lambda number: ring.topic(number, b"one too many") + ring.more(b"!")),
     UNUSED.map(lambda number: ring.client(number, identity=4)),
     st.just(ring.topic(0, b"zero")),
-    UNUSED.map(lambda number: ring.event(number, 0, 0)),
+    UNKNOWN.map(lambda number: ring.event(number, 0, 0)),
     st.integers(0, 6).map(lambda code: ring.mark(code)),
 )
 
@@ -211,7 +213,7 @@ def test_any_chunking_and_any_table_give_the_rows_of_the_plain_decoder(
     assert sum(notice.count for notice in reader.told("TW903", "ring")) == malformed + backwards
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.lists(
         st.binary(min_size=32, max_size=32)
