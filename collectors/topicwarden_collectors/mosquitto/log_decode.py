@@ -1,0 +1,466 @@
+"""Decodes Mosquitto's log into event batches: no I/O, no clock.
+
+What makes a log hard to trust: nothing in it is escaped, and names are the clients' own. Three things keep an event
+from being laid at the door of a client that did not do it:
+
+- Lines are read in their context. After a filter line below `Received SUBSCRIBE from X`, the broker writes
+  `X QOS FILTER` (log type subscribe), whatever that looks like; it is taken as that and nothing else. In a log without
+  debug lines there is no such context, and a client can write any line it likes that way (tried with 2.0.11 and
+  2.1.2); what is read there is `inferred`.
+- A line that starts with a tab cannot be written by way of a client id, so it proves that the log has debug lines. As
+  long as nothing has proved it, events are `inferred`; a connect line that the debug line about its will does not
+  follow disproves it, and from then on every line of type debug is a forgery.
+- A line with several readings is decided by the broker's next lines (PUBACK, PUBREC and CONNACK name the client in one
+  way only), then by who is connected; else it is counted as ambiguous and becomes no event.
+
+Line breaks inside a name are the business of `log_forgery`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from datetime import tzinfo
+from typing import Final
+
+from topicwarden.events import Action, Certainty, EventBatch, Outcome, Tables
+from topicwarden.sources import Counters
+from topicwarden_collectors.mosquitto import log_grammar as grammar
+from topicwarden_collectors.mosquitto.log_connecting import Connecting
+from topicwarden_collectors.mosquitto.log_forgery import BrokenLine, Quarantine, Verdict, ends_with_id
+from topicwarden_collectors.mosquitto.log_grammar import DEBUG_KINDS, MAX_LINE, Kind
+from topicwarden_collectors.mosquitto.log_lines import Line, LineSplitter
+from topicwarden_collectors.mosquitto.log_publishing import Publishing
+from topicwarden_collectors.mosquitto.log_sessions import CAPACITY, Sessions, name
+from topicwarden_collectors.mosquitto.log_sink import FORGED, LOST, MALFORMED, LogSink
+from topicwarden_collectors.mosquitto.log_subscribing import Subscribing
+from topicwarden_collectors.mosquitto.log_time import LogClock
+from topicwarden_collectors.mosquitto.log_titled import Titled
+
+MAX_BROKEN_IDS: Final = 64
+
+
+class LogDecoder:
+    """Feed it bytes of a log, or single messages of `$SYS/broker/log/#`; take batches."""
+
+    def __init__(
+        self,
+        tables: Tables,
+        broker: str,
+        *,
+        zone: tzinfo | None = None,
+        base_ns: int = 0,
+        counters: Counters | None = None,
+        deliveries: bool = False,
+        capacity: int = CAPACITY,
+    ) -> None:
+        """`zone` is that of stamps without one (None: local time); `base_ns` the time of lines without a stamp.
+
+        With `deliveries`, each `Sending PUBLISH` becomes an event too; they are counted in any case.
+        """
+        self.sink = LogSink(tables, broker, counters if counters is not None else Counters())
+        self.sessions = Sessions(broker, capacity)
+        self.clock = LogClock(zone, base_ns, grammar.KNOWN.match)
+        self.version: bytes | None = None
+        """The broker's version, once it has said so."""
+        self.debug: bool | None = None
+        """Whether the log has lines of type debug: proved, disproved, or not known."""
+        self.grants_seen = False
+        """Whether lines of type subscribe were seen since the broker started or reloaded."""
+        self.kinds_seen: set[int] = set()
+        """Kinds of lines seen so far; tells what the log cannot show."""
+        self._deliveries = deliveries
+        self._splitter = LineSplitter()
+        self._lines: deque[Line] = deque()
+        self._publishing = Publishing(self.sink, self.sessions)
+        self._connecting = Connecting(self.sink, self.sessions)
+        self._titled = Titled(self.sink, self.sessions, self._connecting)
+        self._subscribing: Subscribing | None = None
+        self._quarantine: Quarantine | None = None
+        self._arrival: Quarantine | None = None
+        """A good connect line whose will line has not come yet."""
+        self._will_topic = False
+        self._protocol_name = 0
+        self._broken_ids: dict[bytes, tuple[bytes, ...]] = {}
+        """Client ids that hold line breaks: their first line, and the others."""
+        self._broken: BrokenLine | None = None
+        self._replayed: Line | None = None
+
+    # What the shell calls
+
+    def feed(self, data: bytes) -> None:
+        """Add bytes of the log, cut anywhere; only `\\n` ends a line."""
+        self._lines.extend(self._splitter.feed(data))
+        for _ in range(self._splitter.too_long):
+            self.sink.error("too_long")
+        self._splitter.too_long = 0
+
+    def message(self, level: str, line: bytes) -> None:
+        """Add one message of `$SYS/broker/log/LEVEL`; its topic is the broker's own word for the log type."""
+        self._lines.append(Line(line, 0, level))
+
+    @property
+    def backlog(self) -> int:
+        """Whole lines fed and not decoded yet."""
+        return len(self._lines)
+
+    @property
+    def offset(self) -> int:
+        """Bytes fed that were decoded: where the first line that was not begins."""
+        return self._lines[0].begin if self._lines else self._splitter.offset
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something decoded waits for the lines after it."""
+        return (
+            self._publishing.waiting
+            or self._connecting.waiting
+            or self._subscribing is not None
+            or self._quarantine is not None
+            or self._broken is not None
+            or self._will_topic
+        )
+
+    def take(self, limit: int = 16_384) -> EventBatch:
+        """Decode lines until about `limit` events or the tables are full; call again while there is a `backlog`."""
+        lines, tables, sink = self._lines, self.sink.tables, self.sink
+        while lines and len(sink) < limit and not tables.must_flush:
+            self._decode(lines.popleft())
+        return sink.take()
+
+    def settle(self) -> None:
+        """Nothing more has come for a while: decide what waits with what is known. Call only without a backlog."""
+        while self._quarantine is not None or self._broken is not None:
+            self._release()
+            self._end_broken()
+            while self._lines:
+                self._decode(self._lines.popleft())
+        self._publishing.flush()
+        self._connecting.flush()
+
+    def finish(self) -> None:
+        """Nothing more will come: an unfinished line is cut, what waits is decided. Call only without a backlog."""
+        if self._splitter.rest:
+            self.sink.error("cut")
+        self._splitter.drop_rest()
+        self.settle()
+        self._arrival = None
+        self._end_subscribing()
+
+    def gap(self, time_ns: int, scope: str, *, lost: int = 0, **evidence: str | int) -> None:
+        """Say that lines are missing from here on, `lost` bytes of them if that is known.
+
+        What was learnt of the log's types no longer holds, and neither does it that we know all who are connected.
+        """
+        self.finish()
+        self._forget_types()
+        self.sessions.complete = False
+        self._will_topic = False
+        self._protocol_name = 0
+        if not self.sink.muted:
+            self.sink.counters.gaps += 1
+        self.sink.notice(LOST, scope, time_ns, evidence={**evidence, **({"bytes": lost} if lost else {})})
+
+    # One line
+
+    def _decode(self, line: Line) -> None:
+        raw = line.raw
+        if self._quarantine is not None:
+            if not self._quarantine.takes(line):
+                self._lines.appendleft(line)
+                self._release()
+            return
+        if self._broken is not None and self._is_of_broken(line):
+            return
+        found = self.clock.split(raw)
+        if found is None:
+            found = self._out_of_format(raw)
+            if found is None:
+                return
+        time_ns, start, body = found
+        message = raw[body:]
+        match = grammar.KNOWN.match(message)
+        if match is not None:
+            kind, rest = int(match.lastindex or 0), message[match.end() :]
+        else:
+            kind, rest = 0, message
+            if self.clock.shared and message.startswith(b"#011"):
+                message = b"\t" + message[4:]  # so rsyslog writes a tab
+        cut = len(raw) - start >= MAX_LINE
+        if line.level is not None:
+            self.kinds_seen.add(kind)
+            if not self._titled.line(time_ns, line.level, message, kind, rest, cut, self.version):
+                self._other(time_ns, message, kind or Kind.OTHER, rest, cut, Certainty.EXACT)
+            return
+        if self._broken_ids and self._breaks_off(time_ns, line, message):
+            return
+        if self._protocol_name:
+            # Six bytes of a CONNECT are logged unchecked as protocol name (2.0.11, 2.1.2); they may be line feeds.
+            self._protocol_name = 0 if b'"' in message else self._protocol_name - 1
+            self._forged(time_ns, "protocol-name", message)
+            return
+        if self._arrival is not None and not self._follows_arrival(line, kind):
+            return
+        if self._will_topic:
+            self._will_topic = False
+            if message.startswith(b"\t"):
+                self.debug = True
+                return
+        self._route(time_ns, line, start, message, kind, rest, cut)
+
+    def _out_of_format(self, raw: bytes) -> tuple[int, int, int] | None:
+        found = self.clock.reconsider(raw)
+        if found is not None:
+            self.sink.count("format_changes")
+            return found
+        if raw and not self.clock.shared:
+            self.sink.error("format")
+            if self._protocol_name:
+                self._protocol_name = 0 if b'"' in raw else self._protocol_name - 1
+        return None
+
+    def _route(self, time_ns: int, line: Line, start: int, message: bytes, kind: int, rest: bytes, cut: bool) -> None:
+        """Hand the line to the packet it belongs to, else to what its beginning says."""
+        if self._subscribing is not None:
+            if message.startswith(b"\t"):
+                self.debug = True
+            mine = self._subscribing.line(time_ns, message, kind, rest, cut, self.grants_seen)
+            self.grants_seen = self.grants_seen or self._subscribing.granted
+            if self._subscribing.over:
+                self._subscribing = None
+            if mine:
+                return
+        if self.debug is False and kind in DEBUG_KINDS and kind not in (Kind.SUBSCRIBE, Kind.UNSUBSCRIBE):
+            self._forged(time_ns, "log-type", message)
+            return
+        if self.sessions.imitators and not self.debug and self._may_be_grant(message):
+            self.sink.error("ambiguous")
+            self.sink.notice(MALFORMED, "ambiguous", time_ns, witness=message)
+            return
+        self.kinds_seen.add(kind)
+        certainty = Certainty.EXACT if self.debug and not self.clock.shared else Certainty.INFERRED
+        if kind in (Kind.RECEIVED, Kind.DENIED, Kind.TOO_LARGE):
+            self._connecting.flush()
+            self._publishing.line(time_ns, kind, rest, cut, certainty)
+        elif kind == Kind.SENDING:
+            self._publishing.sending(time_ns, rest, cut, certainty, wanted=self._deliveries)
+        elif kind == Kind.ACKNOWLEDGED:
+            self._publishing.acknowledged(rest, cut)
+        elif kind == Kind.REJECTED:
+            self._publishing.rejected(rest)
+        else:
+            self._publishing.flush()
+            if kind == Kind.CONNECTED:
+                self._connected(time_ns, line, start, message, rest, cut, certainty)
+            elif kind == Kind.CONNACK:
+                self._connecting.connack(time_ns, rest, cut, certainty)
+            elif kind == Kind.CLIENT:
+                if not cut:
+                    self._connecting.ended(time_ns, rest, self.version, certainty)
+            else:
+                self._other(time_ns, message, kind, rest, cut, certainty)
+
+    def _other(self, time_ns: int, message: bytes, kind: int, rest: bytes, cut: bool, certainty: Certainty) -> None:
+        if kind not in (Kind.NO_WILL, Kind.WILL):
+            self._connecting.flush()
+        if kind in (Kind.SUBSCRIBE, Kind.UNSUBSCRIBE):
+            self._end_subscribing()
+            # Tab lines will follow, and they prove that nobody but the broker wrote this line.
+            certainty = Certainty.INFERRED if self.clock.shared else Certainty.EXACT
+            leaving = kind == Kind.UNSUBSCRIBE
+            self._subscribing = Subscribing(
+                self.sink, self.sessions, rest, leaving=leaving, cut=cut, certainty=certainty
+            )
+        elif kind == Kind.CONNECTION:
+            self._connecting.opened(rest)
+        elif kind == Kind.TURNED_AWAY:
+            self._connecting.turned_away(time_ns, rest, certainty)
+        elif kind == Kind.VERSION:
+            self._version(rest)
+        elif kind == Kind.RELOADING:
+            self._forget_types()
+            self.sink.count("reloads")
+        elif kind == Kind.TLS_ERROR:
+            self.sink.count("tls_errors")
+        elif kind == Kind.PROTOCOL_NAME:
+            self.sink.count("protocol_errors")
+            if b'"' not in rest:
+                self._protocol_name = 6
+        elif kind == 0:
+            self._unknown(time_ns, message, cut)
+
+    def _version(self, rest: bytes) -> None:
+        version, _, doing = rest.partition(b" ")
+        if doing not in (b"starting", b"terminating"):
+            return
+        if self.debug or not len(self.sessions):
+            self.version = version
+            self.sessions.restart(complete=doing == b"starting")
+        else:
+            # It may be a client's doing: who is connected is not forgotten on its word.
+            self.sessions.complete = False
+        self._forget_types()
+        if doing == b"starting":
+            self.sink.count("broker_starts")
+
+    def _unknown(self, time_ns: int, message: bytes, cut: bool) -> None:
+        """Take a line of no kind: a grant in a log without debug lines, or a plugin's own."""
+        if not message.startswith(b"\t") and not self.debug and not cut:
+            grants = [g for g in grammar.read_grants(message) if self.sessions.knows(name(g[0]))]
+            if len(grants) == 1:
+                self._granted(time_ns, grants[0], Certainty.INFERRED)
+                return
+            if grants:
+                self.sink.error("ambiguous")
+                self.sink.notice(MALFORMED, "ambiguous", time_ns, witness=message)
+                return
+        self.sink.count("other_lines")
+
+    def _may_be_grant(self, message: bytes) -> bool:
+        """Whether the line may be of type subscribe or unsubscribe, by a client whose id begins like this line."""
+        return any(
+            byte == 0x20 and name(message[:space]) in self.sessions.imitators for space, byte in enumerate(message)
+        )
+
+    def _granted(self, time_ns: int, grant: tuple[bytes, int, bytes], certainty: Certainty) -> None:
+        client_id, qos, filter_ = grant
+        self.grants_seen = True
+        client = self.sessions.find(name(client_id))
+        self.sink.event(time_ns, Action.SUBSCRIBE, client, Outcome.ALLOWED, certainty, topic=filter_, qos=qos)
+
+    # Connect lines and what may hide behind them
+
+    def _connected(
+        self, time_ns: int, raw: Line, start: int, message: bytes, rest: bytes, cut: bool, certainty: Certainty
+    ) -> None:
+        self._connecting.flush()
+        line = grammar.read_connected(rest, cut)
+        if line is None:
+            self.sink.error("cut" if cut else "unreadable")
+            self.sessions.unreadable = True
+            return
+        size = len(raw.raw) - start
+        if line.unfinished is not None:
+            self._quarantine = Quarantine(time_ns, rest, size, whole=False)
+            return
+        self._connecting.arrived(time_ns, line, message, cut, certainty)
+        if not self.clock.shared and not cut:  # syslog may drop lines of type debug
+            self._arrival = Quarantine(time_ns, rest, size, whole=True)
+
+    def _follows_arrival(self, line: Line, kind: int) -> bool:
+        """Check the line after a connect line; return whether to go on with it."""
+        arrival, self._arrival = self._arrival, None
+        if arrival is None:
+            return True
+        if kind == Kind.WILL:
+            self._will_topic = True
+            self.sink.count("wills")
+        if kind in (Kind.WILL, Kind.NO_WILL):
+            if self.debug is False:
+                self.debug = None  # the log's types must have changed where a line of type information is not shown
+            self._connecting.named()
+            return True
+        if self.debug:
+            self._quarantine = arrival
+            arrival.takes(line)
+            return False
+        if self.debug is None:
+            self.debug = False
+            self._connecting.weaken()
+        self._connecting.named()
+        return True
+
+    def _release(self) -> None:
+        """Decide what of the quarantine was forged; the rest is to be decoded again."""
+        quarantine, self._quarantine = self._quarantine, None
+        if quarantine is None:
+            return
+        verdict = quarantine.judge(self._message_of)
+        if verdict.forged:
+            self._forged_connect(quarantine, verdict)
+        elif quarantine.whole:
+            # No sign of a forgery: the log's types must have changed without the broker saying so.
+            self._forget_types()
+            self._connecting.weaken()
+        else:
+            self.sink.error("cut")
+            self.sessions.unreadable = True
+        self._lines.extendleft(reversed(quarantine.lines[verdict.forged :]))
+
+    def _forged_connect(self, quarantine: Quarantine, verdict: Verdict) -> None:
+        self._connecting.drop_arrival()
+        client = None
+        connect = grammar.read_connected(quarantine.first, False)
+        if verdict.reading is None or connect is None:
+            self.sessions.unreadable = True
+        else:
+            reading = verdict.reading
+            client = self._connecting.broken(quarantine.time_ns, connect.address, connect.port, reading)
+            first, *others = reading.client_id.split(b"\n")
+            if others and len(self._broken_ids) < MAX_BROKEN_IDS:
+                self._broken_ids[first] = tuple(others)
+        lines = [line.raw for line in quarantine.lines[: verdict.forged]]
+        self.sink.count("forged_lines", len(lines))
+        self.sink.notice(
+            FORGED,
+            "user-name",
+            quarantine.time_ns,
+            client=client,
+            witness=self._telling(lines),
+            evidence={"lines": len(lines)},
+        )
+
+    def _message_of(self, raw: bytes) -> bytes | None:
+        found = self.clock.split(raw)
+        return None if found is None else raw[found[2] :]
+
+    def _telling(self, lines: list[bytes]) -> bytes:
+        """Return the first line that reads like one of the broker's, else the first."""
+        for raw in lines:
+            message = self._message_of(raw)
+            if message is not None and grammar.KNOWN.match(message):
+                return raw
+        return lines[0]
+
+    def _breaks_off(self, time_ns: int, line: Line, message: bytes) -> bool:
+        """Whether the line may be the first part of one that names a client whose id holds line breaks."""
+        if line is self._replayed:
+            return False
+        for first, others in self._broken_ids.items():
+            if ends_with_id(message, first):
+                self._broken = BrokenLine(line, time_ns, others)
+                return True
+        return False
+
+    def _is_of_broken(self, line: Line) -> bool:
+        """Hand a line to the broken one before it; return whether it was dealt with."""
+        broken = self._broken
+        if broken is None:
+            return False
+        belongs = broken.takes(line)
+        if belongs is None:
+            self._broken = None
+            self._forged(broken.time_ns, "client-id", broken.lines[0].raw, lines=len(broken.lines))
+        elif not belongs:
+            self._lines.appendleft(line)
+            self._end_broken()
+        return True
+
+    def _end_broken(self) -> None:
+        """The lines were not what they seemed: they are to be decoded again."""
+        broken, self._broken = self._broken, None
+        if broken is not None:
+            self._replayed = broken.first
+            self._lines.extendleft(reversed([broken.first, *broken.lines]))
+
+    def _forged(self, time_ns: int, scope: str, witness: bytes, lines: int = 1) -> None:
+        self.sink.count("forged_lines", lines)
+        self.sink.notice(FORGED, scope, time_ns, witness=witness, evidence={"lines": lines})
+
+    def _forget_types(self) -> None:
+        self.debug = None
+        self.grants_seen = False
+
+    def _end_subscribing(self) -> None:
+        if self._subscribing is not None:
+            self._subscribing.end()
+            self._subscribing = None
