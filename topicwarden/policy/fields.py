@@ -63,7 +63,7 @@ def _dotted_pattern(value: str) -> str:
 def _level_regex(value: str) -> str:
     problem = regex_problem(value)
     if problem is not None:
-        raise RefusedError(f"{shown(value)} cannot be used as a level's pattern: {problem}", problem.hint)
+        raise RefusedError(f"{shown(value)} is no pattern for a level: {problem}", problem.hint)
     return value
 
 

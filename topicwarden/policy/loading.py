@@ -94,25 +94,25 @@ def _plain(node: Node) -> Any:
 
 def _structure_problems(tree: Mapping, file: str) -> Iterator[Problem]:
     """Yield what is wrong with keys: unknown ones, ones that cannot stand together, entries that stand twice."""
-    todo: list[tuple[Any, Node, Where]] = [(Policy, tree, ())]
+    todo: list[tuple[Any, Node, Where, int]] = [(Policy, tree, (), tree.line)]
     while todo:
-        kind, node, where = todo.pop()
+        kind, node, where, line = todo.pop()
         if isinstance(node, Mapping):
             model = _model(kind)
             if model is not None:
-                yield from _key_problems(model, node, where, file)
+                yield from _key_problems(model, node, where, line, file)
             for key, value in node.entries.items():
                 below = _below(kind, key)
                 if below is not None:
-                    todo.append((below, value, (*where, key)))
+                    todo.append((below, value, (*where, key), node.lines[key]))
         elif isinstance(node, Sequence):
             yield from _repetitions(node, where, file)
             below = _below(kind, 0)
             if below is not None:
-                todo += [(below, item, (*where, number)) for number, item in enumerate(node.items)]
+                todo += [(below, item, (*where, number), item.line) for number, item in enumerate(node.items)]
 
 
-def _key_problems(model: type[Strict], node: Mapping, where: Where, file: str) -> Iterator[Problem]:
+def _key_problems(model: type[Strict], node: Mapping, where: Where, line: int, file: str) -> Iterator[Problem]:
     known = model.model_fields
     for key in node.entries:
         if key not in known:
@@ -120,7 +120,7 @@ def _key_problems(model: type[Strict], node: Mapping, where: Where, file: str) -
             yield Problem(f"{_at(where)}unknown key {shown(key)}", file, node.lines[key], hint)
     refused = model.shape_problem([key for key in node.entries if key in known])
     if refused is not None:
-        yield Problem(f"{_at(where)}{refused}", file, node.line, refused.hint)
+        yield Problem(f"{_at(where)}{refused}", file, line, refused.hint)
 
 
 def _repetitions(node: Sequence, where: Where, file: str) -> Iterator[Problem]:
@@ -189,6 +189,8 @@ def _value_problems(error: ValidationError, tree: Mapping, file: str) -> Iterato
         where, node, line = _find(tree, details["loc"])
         if details["type"] == "extra_forbidden" or (isinstance(node, Scalar) and node.missing):
             continue
+        if details["type"] == "too_short" and isinstance(node, Sequence) and node.items:
+            continue  # pydantic counts only the entries that are right; the wrong ones are reported themselves
         if details["loc"][-1:] == ("[key]",):
             name = shown(str(details["input"]))
             yield Problem(f"{name} is no name for a role", file, line, "letters, digits, _ . - and at most 64 of them")
@@ -227,10 +229,12 @@ def _said(details: ErrorDetails, where: Where) -> tuple[str, str | None]:
         return f"the key {shown(key)} is missing", _MISSING.get(key, f"add {key}: …")
     if kind == "too_short" and where[-1:] == ("members",):
         return "a role that nobody has", _MISSING["members"]
+    if kind == "too_short":
+        return "must have at least one entry", None
     for start, wanted, hint in _WANTED:
         if kind.startswith(start):
             return f"expected {wanted}, not {given}", hint
-    limit = next((f"{_LIMITS[key]} {value}" for key, value in details.get("ctx", {}).items() if key in _LIMITS), None)
+    limit = next((f"{_LIMITS[key]} {value:g}" for key, value in details.get("ctx", {}).items() if key in _LIMITS), None)
     return (f"must be {limit}, not {given}" if limit else f"{details['msg']}: {given}"), None
 
 
@@ -244,6 +248,7 @@ _WANTED: Final = (
     ("tuple", "a list", "write [a, b], or one entry a line after a dash"),
     ("model", "a mapping", "write key: value, or {key: value}"),
     ("mapping", "a mapping", "write key: value, or {key: value}"),
+    ("dict", "a mapping", "write key: value, or {key: value}"),
     ("string", "text", None),
     ("int", "a whole number", None),
     ("float", "a number", None),
