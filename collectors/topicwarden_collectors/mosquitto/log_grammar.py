@@ -31,7 +31,9 @@ KNOWN: Final = re.compile(
     rb"|(mosquitto version )|(Reloading config\.\Z)|(OpenSSL Error)"
     rb"|(Invalid protocol \"|Protocol error from .{1,200}: CONNECT with invalid protocol \")"
     rb"|((?:Received|Sending) (?:PING|DISCONNECT|PUB|AUTH|CONN)|Opening |Config loaded|Info: |Warning: |Error|Bridge "
-    rb"|Connecting bridge|Protocol error from |Saving in-memory |ACL denying |Bad client |Plugin |Invalid )"
+    rb"|Connecting bridge|Protocol error from |Saving in-memory |ACL denying |Bad client |Plugin |Invalid "
+    rb"|The '|You are using |Creating default listener|Starting in local only mode|Create a configuration file"
+    rb"|Using default config|Restored )"
 )
 """How the broker's messages begin; the group that matched says which kind, in the order of `Kind`."""
 

@@ -299,9 +299,7 @@ def default_types(folder: Path, executable: str) -> bytes:
     """Mosquitto's own choice of log types: no publishes, no subscriptions."""
     types = [f"log_type {kind}" for kind in ("error", "warning", "notice", "information")]
     config = [*types, f"acl_file {acl_file(folder)}", f"password_file {password_file(folder)}"]
-    with broker(
-        folder, executable, *config, "listener {port} 127.0.0.1", "max_connections 1", listener=False
-    ) as running:
+    with broker(folder, executable, *config) as running:
         _few_things(running)
     return running.log.read_bytes()
 
