@@ -316,6 +316,12 @@ def test_aliases_cannot_make_a_small_file_huge() -> None:
     assert time.perf_counter() - start < 5
 
 
+def test_a_file_of_mistakes_is_not_answered_by_a_list_without_end() -> None:
+    found = problems(START + "".join(f"k{number}: 1\n" for number in range(1200)))
+    assert len(found) == 1001
+    assert found[-1] == (1201, "and 200 more problems")
+
+
 def test_messages_show_no_raw_control_characters() -> None:
     text = START + 'roles: {"a\\e[31m": {members: [{user: "\\u202e", "\\x07": 1}]}}\n"\\e]0;": "\\r"'
     for _, message in problems(text):

@@ -20,6 +20,8 @@ from topicwarden.policy.yaml_tree import Mapping, Node, Scalar, Sequence, read_t
 
 MAX_BYTES: Final = 4 << 20
 """Largest policy file."""
+MAX_PROBLEMS: Final = 1000
+"""Problems listed one by one; the rest are counted."""
 
 Where = tuple[str | int, ...]
 """A place in the file: keys and list positions from the top."""
@@ -76,7 +78,10 @@ def parse_policy(text: str, file: str, known_findings: Collection[str] | None = 
             problems += _value_problems(error, tree, file)
     if problems or policy is None:
         unique = {(p.line or 0, p.message): p for p in problems}
-        raise ConfigurationError(*(unique[key] for key in sorted(unique)))
+        found = [unique[key] for key in sorted(unique)]
+        if len(found) > MAX_PROBLEMS:
+            found[MAX_PROBLEMS:] = [Problem(f"and {len(found) - MAX_PROBLEMS} more problems", file, found[-1].line)]
+        raise ConfigurationError(*found)
     return policy
 
 
