@@ -19,7 +19,9 @@ from tests.mosquitto.doctor_cases import CASES, Case, Place, TestedMachine
 from tests.mosquitto.fixes import apply_fix
 from tests.mosquitto.plugin_build import SOURCES, build_plugin
 from topicwarden.errors import ConfigurationError
+from topicwarden.policy.loading import load_policy
 from topicwarden.sources import Advice, DoctorReport
+from topicwarden_collectors.mosquitto.acl_file import read_acl_file
 from topicwarden_collectors.mosquitto.doctor import CHECKS, diagnose
 from topicwarden_collectors.mosquitto.doctor_examination import (
     DEFAULT_RING,
@@ -205,6 +207,19 @@ def test_debians_own_configuration_gets_a_sensible_report() -> None:
         ("persistence.sessions", "note"),
     }
     assert report.blind_spots
+
+
+def test_the_containers_configuration_is_what_we_advise() -> None:
+    folder = SOURCES.parents[1] / "compose"
+    report = diagnose(str(folder / "mosquitto" / "mosquitto.conf"), TestedMachine(0))
+    # Its files are at these paths inside the container; its listener is reached from the host's loopback alone.
+    elsewhere = {"plugin.file", "ring.folder", "acl.readable", "login.file"}
+    problems = {advice.check for advice in report.advice if advice.level in ("problem", "warning")}
+    assert problems <= elsewhere | {"listener.plain-text"}, problems
+    acl = read_acl_file(str(folder / "mosquitto" / "acl"))
+    assert (acl.refused, acl.doubts) == ([], [])
+    policy = load_policy(folder / "topicwarden" / "policy.yaml")
+    assert set(policy.roles) == {"sensor", "dashboard"}
 
 
 def test_a_well_set_up_broker_gets_no_warning(place: Place, certificates: Path) -> None:
