@@ -19,8 +19,9 @@ Line breaks inside a name are the business of `log_forgery`.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from datetime import tzinfo
-from typing import Final
+from typing import Any, Final
 
 from topicwarden.events import Action, Certainty, EventBatch, Outcome, Tables
 from topicwarden.sources import Counters
@@ -109,6 +110,16 @@ class LogDecoder:
         return self._lines[0].begin if self._lines else self._splitter.offset
 
     @property
+    def fed(self) -> int:
+        """Bytes fed so far."""
+        return self._splitter.fed
+
+    @property
+    def unfinished(self) -> int:
+        """Bytes of the last line that has no end yet."""
+        return len(self._splitter.rest)
+
+    @property
     def waiting(self) -> bool:
         """Whether something decoded waits for the lines after it."""
         return (
@@ -119,6 +130,23 @@ class LogDecoder:
             or self._broken is not None
             or self._will_topic
         )
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what was learnt so far as JSON values. Call only when nothing is `waiting`."""
+        return {
+            "version": None if self.version is None else self.version.decode("utf-8", "surrogateescape"),
+            "debug": self.debug,
+            "grants_seen": self.grants_seen,
+            "sessions": self.sessions.snapshot(),
+        }
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Take over a snapshot; raises ValueError, TypeError or KeyError when it is not one."""
+        version, debug = snapshot["version"], snapshot["debug"]
+        self.sessions.restore(snapshot["sessions"])
+        self.version = None if version is None else str(version).encode("utf-8", "surrogateescape")
+        self.debug = debug if debug is None else bool(debug)
+        self.grants_seen = bool(snapshot["grants_seen"])
 
     def take(self, limit: int = 16_384) -> EventBatch:
         """Decode lines until about `limit` events or the tables are full; call again while there is a `backlog`."""
@@ -146,19 +174,23 @@ class LogDecoder:
         self._arrival = None
         self._end_subscribing()
 
-    def gap(self, time_ns: int, scope: str, *, lost: int = 0, **evidence: str | int) -> None:
-        """Say that lines are missing from here on, `lost` bytes of them if that is known.
+    def gap(self, time_ns: int, scope: str, **evidence: str | int) -> None:
+        """Say that lines are, or may be, missing here. Call only without a backlog.
 
         What was learnt of the log's types no longer holds, and neither does it that we know all who are connected.
         """
         self.finish()
+        self.forget_context()
+        if not self.sink.muted:
+            self.sink.counters.gaps += 1
+        self.sink.notice(LOST, scope, time_ns, evidence=evidence)
+
+    def forget_context(self) -> None:
+        """Forget what only holds if no line is missing; who is connected is still the best guess."""
         self._forget_types()
         self.sessions.complete = False
         self._will_topic = False
         self._protocol_name = 0
-        if not self.sink.muted:
-            self.sink.counters.gaps += 1
-        self.sink.notice(LOST, scope, time_ns, evidence={**evidence, **({"bytes": lost} if lost else {})})
 
     # One line
 

@@ -57,6 +57,11 @@ class LineSplitter:
         self._keep(last)
         return lines
 
+    @property
+    def fed(self) -> int:
+        """Bytes fed so far."""
+        return self.offset + len(self.rest) + self._dropped
+
     def drop_rest(self) -> None:
         """Give the unfinished line up; what is fed next begins a new one."""
         self.offset += len(self.rest) + self._dropped
