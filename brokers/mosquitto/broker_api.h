@@ -7,13 +7,13 @@
 #include <stdint.h>
 
 #include <mosquitto.h>
-#include <mosquitto_broker.h>
-#include <mosquitto_plugin.h>
 
 #if LIBMOSQUITTO_VERSION_NUMBER >= 2001000
-#define TW_BROKER_2_1 1
+#define TW_BROKER_2_1 1                 /* its mosquitto.h includes the rest, and warns of the old names */
 #else
 #define TW_BROKER_2_1 0
+#include <mosquitto_broker.h>
+#include <mosquitto_plugin.h>
 #endif
 
 /* The subject of the client's certificate as RFC 2253 text; false when it has none (or none that was required). */

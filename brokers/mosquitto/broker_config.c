@@ -210,6 +210,7 @@ static bool read_line(struct reader *reader, char *line, int level, int *listene
     } else if(strcmp(word, "acl_file") == 0 || strcmp(word, "password_file") == 0 || strcmp(word, "psk_file") == 0 ||
               strcmp(word, "auto_id_prefix") == 0 || strcmp(word, "allow_zero_length_clientid") == 0) {
         reader->security_seen = true;
+        if(strcmp(word, "password_file") == 0) config->password_file = true;
     } else if(!is_known(word)) {
         doubt(config, "unknown option '%.64s'", word);
     }

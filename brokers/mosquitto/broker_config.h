@@ -33,6 +33,7 @@ struct tw_broker_config {
     int default_allow_anonymous;        /* of TW_SET_DEFAULT_LISTENER; -1 not given */
     int listener_count;
     struct tw_listener listeners[TW_LISTENERS_MAX];
+    bool password_file;                 /* given anywhere */
     int plugin_count;
     struct tw_plugin_line plugins[TW_PLUGINS_MAX];
     /* The first thing the broker may refuse the file for, or that we do not understand; "" when there is none. */

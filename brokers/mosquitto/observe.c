@@ -6,7 +6,7 @@
 #include "payload.h"
 #include "ring.h"
 
-enum waiting_for { NOTHING, PUBLISH, SUBSCRIPTION, LOGIN };
+enum waiting_for { NOTHING, PUBLISH, SUBSCRIPTION };
 
 /* The one thing whose outcome the next callback shows. Names are looked up when it begins: later they may be freed. */
 static struct {
@@ -14,11 +14,18 @@ static struct {
     const struct mosquitto *context;    /* compared, never followed */
     const char *topic;                  /* the same */
     struct tw_client_entry *entry;
-    struct tw_event event;              /* complete but for the verdict of a publish and all of a login */
-    bool vouched;
+    struct tw_event event;              /* complete but for the verdict of a publish */
 } waiting;
 
-static struct tw_who who;               /* of the login we wait for, or of a client seen for the first time */
+/* The login whose outcome we wait for; never together with the above. */
+static struct {
+    const struct mosquitto *context;    /* NULL: none */
+    uint64_t time_ns;
+    enum tw_identity identity;          /* when it is accepted and has a user name */
+    struct tw_who who;
+} pending_login;
+
+static struct tw_who seen_who;          /* a client seen for the first time; too big for the stack of every call */
 static bool with_entropy;
 static bool rechecking;                 /* between a reload and the next tick */
 static bool ticks;                      /* whether this broker ticks at all (not 2.0.11 with per_listener_settings) */
@@ -26,6 +33,7 @@ static uint32_t reloads;
 
 void tw_observe_setup(bool entropy) {
     memset(&waiting, 0, sizeof waiting);
+    memset(&pending_login, 0, sizeof pending_login);
     with_entropy = entropy;
     rechecking = false;
     ticks = false;
@@ -46,12 +54,12 @@ static void write_plain(enum tw_action action, uint32_t client, uint8_t verdict,
 /* A client whose login we did not see. Where logins are seen, that is one whose certificate or key the broker took for
  * its name (use_identity_as_username), or who authenticated by another method; a bridge has no login either. */
 static struct tw_client_entry *first_sight(struct mosquitto *client, struct tw_scope scope, bool bridge) {
-    tw_who_copy(&who, client);
-    enum tw_identity identity = who.user ? TW_IDENTITY_UNKNOWN : TW_IDENTITY_ANONYMOUS;
-    bool connected = who.has_address || bridge;
+    tw_who_copy(&seen_who, client);
+    enum tw_identity identity = seen_who.user ? TW_IDENTITY_UNKNOWN : TW_IDENTITY_ANONYMOUS;
+    bool connected = seen_who.has_address || bridge;
     if(!connected || tw_client_forgotten() || bridge) identity = TW_IDENTITY_UNKNOWN;
-    else if(scope.auth && who.user) identity = TW_IDENTITY_VERIFIED;
-    struct tw_client_entry *entry = tw_client_new(client, &who, identity);
+    else if(scope.auth && seen_who.user) identity = TW_IDENTITY_VERIFIED;
+    struct tw_client_entry *entry = tw_client_new(client, &seen_who, identity);
     entry->reloads = reloads;
     entry->connected = connected;       /* without an address: a stored session whose client is away */
     return entry;
@@ -76,34 +84,36 @@ static struct tw_client_entry *acting(struct mosquitto *client, struct tw_scope 
 
 /* ---- settling ----------------------------------------------------------------------------------------------- */
 
-static void settle_login(bool accepted) {
-    enum tw_identity identity = !who.user                      ? TW_IDENTITY_ANONYMOUS
-                                : accepted && waiting.vouched  ? TW_IDENTITY_VERIFIED
-                                                               : TW_IDENTITY_CLAIMED;
+static void settle_login(enum tw_outcome outcome, enum tw_certainty certainty) {
+    const struct tw_who *who = &pending_login.who;
+    enum tw_identity identity = !who->user                ? TW_IDENTITY_ANONYMOUS
+                                : outcome == TW_ALLOWED   ? pending_login.identity
+                                                          : TW_IDENTITY_CLAIMED;
     uint32_t client;
-    if(accepted && who.id) {
-        struct tw_client_entry *entry = tw_client_new(waiting.context, &who, identity);
+    if(outcome == TW_ALLOWED && who->id) {
+        struct tw_client_entry *entry = tw_client_new(pending_login.context, who, identity);
         entry->reloads = reloads;
         client = entry->ring_id;
     } else {
-        client = tw_client_announce(&who, identity);
+        client = tw_client_announce(who, identity);
     }
-    write_plain(TW_ACTION_AUTHENTICATE, client, TW_VERDICT(accepted ? TW_ALLOWED : TW_DENIED, TW_INFERRED),
-                waiting.event.time_ns);
+    pending_login.context = NULL;
+    write_plain(TW_ACTION_AUTHENTICATE, client, TW_VERDICT(outcome, certainty), pending_login.time_ns);
+}
+
+/* The same for a callback that is about `client` (NULL: about nobody). */
+static void settle_before(const struct mosquitto *client) {
+    if(pending_login.context && (!TW_BROKER_2_1 || pending_login.context == client)) settle_login(TW_ALLOWED, TW_INFERRED);
+    if(waiting.what == NOTHING) return;
+    /* No MESSAGE came: the publish was denied. Wills and $CONTROL never have one, so nothing is known of those. */
+    if(waiting.what == PUBLISH && !(waiting.event.delivery & (TW_DELIVERY_WILL | TW_DELIVERY_CONTROL)))
+        waiting.event.verdict = TW_VERDICT(TW_DENIED, TW_INFERRED);
+    waiting.what = NOTHING;
+    tw_ring_event(&waiting.event);
 }
 
 void tw_observe_settle(void) {
-    enum waiting_for what = waiting.what;
-    if(what == NOTHING) return;
-    waiting.what = NOTHING;
-    if(what == LOGIN) {
-        settle_login(true);
-        return;
-    }
-    /* No MESSAGE came: the publish was denied. Wills and $CONTROL never have one, so nothing is known of those. */
-    if(what == PUBLISH && !(waiting.event.delivery & (TW_DELIVERY_WILL | TW_DELIVERY_CONTROL)))
-        waiting.event.verdict = TW_VERDICT(TW_DENIED, TW_INFERRED);
-    tw_ring_event(&waiting.event);
+    settle_before(NULL);
 }
 
 void tw_observe_tick(void) {
@@ -144,7 +154,7 @@ static void describe_payload(struct tw_event *event, const void *payload, uint32
 }
 
 void tw_observe_write(const struct mosquitto_evt_acl_check *check, struct tw_scope scope) {
-    tw_observe_settle();
+    settle_before(check->client);
     struct mosquitto *client = check->client;
     struct tw_client_entry *entry = tw_client_find(client);
     if(!entry) {
@@ -178,7 +188,7 @@ void tw_observe_message(const struct mosquitto_evt_message *message, struct tw_s
         tw_ring_event(&waiting.event);
         return;
     }
-    tw_observe_settle();
+    settle_before(message->client);
     struct tw_client_entry *entry = acting(message->client, scope, scope.acl);
     struct tw_event event;
     describe(&event, TW_ACTION_PUBLISH, tw_client_ring_id(entry, message->client), message->topic, message->qos,
@@ -190,7 +200,7 @@ void tw_observe_message(const struct mosquitto_evt_message *message, struct tw_s
 }
 
 void tw_observe_subscription(const struct mosquitto_evt_acl_check *check, struct tw_scope scope, uint8_t verdict) {
-    tw_observe_settle();
+    settle_before(check->client);
     struct tw_client_entry *entry = acting(check->client, scope, false);
     bool subscribe = check->access == MOSQ_ACL_SUBSCRIBE;
     describe(&waiting.event, subscribe ? TW_ACTION_SUBSCRIBE : TW_ACTION_UNSUBSCRIBE,
@@ -212,7 +222,7 @@ void tw_observe_subscribed(const struct mosquitto *client) {
 }
 
 void tw_observe_read(const struct mosquitto_evt_acl_check *check, struct tw_scope scope, uint8_t verdict) {
-    tw_observe_settle();
+    settle_before(check->client);
     struct tw_client_entry *entry = tw_client_find(check->client);
     if(!entry) {
         entry = first_sight(check->client, scope, false);
@@ -228,7 +238,7 @@ void tw_observe_read(const struct mosquitto_evt_acl_check *check, struct tw_scop
 
 /* ---- logins and sessions ------------------------------------------------------------------------------------ */
 
-void tw_observe_login(struct mosquitto *client) {
+void tw_observe_login(struct mosquitto *client, enum tw_identity identity) {
     tw_observe_settle();
     /* After a reload the broker checks everybody's password again, connected or stored. That is no login. */
     struct tw_client_entry *entry = tw_client_find(client);
@@ -237,21 +247,24 @@ void tw_observe_login(struct mosquitto *client) {
         return;
     }
     if(rechecking) return;
-    tw_who_copy(&who, client);
-    waiting.what = LOGIN;
-    waiting.context = client;
-    waiting.vouched = true;
-    waiting.event.time_ns = tw_now();
+    /* Only 2.1 lets another begin before the first is decided (MOSQ_ERR_AUTH_DELAYED). */
+    if(pending_login.context) settle_login(TW_UNKNOWN, TW_CERTAINTY_UNKNOWN);
+    tw_who_copy(&pending_login.who, client);
+    pending_login.context = client;
+    pending_login.identity = identity;
+    pending_login.time_ns = tw_now();
 }
 
 void tw_observe_unvouched(void) {
-    if(waiting.what == LOGIN) waiting.vouched = false;
+    pending_login.identity = TW_IDENTITY_CLAIMED;
 }
 
 void tw_observe_connected(struct mosquitto *client, struct tw_scope scope) {
-    bool seen = waiting.what == LOGIN && waiting.context == client;
+    if(pending_login.context == client) {
+        settle_login(TW_ALLOWED, TW_EXACT);
+        return;
+    }
     tw_observe_settle();
-    if(seen) return;
     struct tw_client_entry *entry = tw_client_find(client);
     if(entry && entry->connected) return;
     if(!entry) entry = first_sight(client, scope, false);
@@ -261,12 +274,11 @@ void tw_observe_connected(struct mosquitto *client, struct tw_scope scope) {
 
 void tw_observe_disconnect(struct mosquitto *client, struct tw_scope scope) {
     const char *id = mosquitto_client_id(client);
-    if(waiting.what == LOGIN && waiting.context == client && !id) {
-        waiting.what = NOTHING;
-        settle_login(false);
+    if(pending_login.context == client && (TW_BROKER_2_1 || !id)) {
+        settle_login(TW_DENIED, TW_INFERRED);
         return;
     }
-    tw_observe_settle();
+    settle_before(client);
     if(!id) return;                     /* never got as far as a login: no name to report */
     struct tw_client_entry *entry = tw_client_find(client);
     if(!entry) entry = first_sight(client, scope, false);

@@ -47,7 +47,10 @@ static struct instance instances[INSTANCES_MAX];
 static int instance_count;              /* initialised so far, in the broker's order */
 static int instances_alive;
 static struct tw_options options;
-static struct tw_broker_config at_start, now;
+static struct tw_broker_config at_start;
+#if TW_BROKER_2_1
+static enum tw_identity vouching;       /* what an accepted login with a user name amounts to */
+#endif
 static char config_path[4096];
 static char own_path[4096];
 
@@ -145,13 +148,14 @@ static int on_auth(int event, void *event_data, void *userdata) {
     struct instance *instance = userdata;
     const struct mosquitto_evt_basic_auth *login = event_data;
     (void)event;
-    tw_observe_login(login->client);
 #if !TW_BROKER_2_1
+    tw_observe_login(login->client, TW_IDENTITY_VERIFIED);
     if(!instance->others_decide_auth && !instance->auth_second)
         instance->auth_second = mosquitto_callback_register(instance->id, MOSQ_EVT_BASIC_AUTH, on_auth_second, NULL,
                                                             instance) == MOSQ_ERR_SUCCESS;
 #else
     (void)instance;
+    tw_observe_login(login->client, vouching);
 #endif
     return NEUTRAL;
 }
@@ -256,6 +260,7 @@ static void drop_auth(struct instance *instance, const char *why) {
  * which is always neutral. What raised doubt at the start already is no reason: the broker took that file. */
 static void reload_anonymous(struct instance *instance) {
     if(!instance->scope.auth || instance->others_decide_auth) return;
+    static struct tw_broker_config now;
     bool readable = tw_broker_config_read(&now, config_path, own_path);
     bool doubtful = now.doubt[0] && strcmp(now.doubt, at_start.doubt) != 0;
     int value = readable ? allow_anonymous(instance, &now) : instance->allow_anonymous;
@@ -265,6 +270,16 @@ static void reload_anonymous(struct instance *instance) {
     else if(doubtful) drop_auth(instance, now.doubt);
     else if(value < 0) drop_auth(instance, "allow_anonymous false without a listener differs between versions");
     else instance->allow_anonymous = value;
+}
+#endif
+
+#if TW_BROKER_2_1
+/* The broker does not show us who said yes. With several listeners it may be one's password_file, and not another's. */
+static enum tw_identity who_vouches(const struct tw_broker_config *config) {
+    bool somebody = config->password_file;
+    for(int i = 0; i < config->plugin_count; i++) somebody |= config->plugins[i].kind != TW_PLUGIN_OURS;
+    if(!somebody) return TW_IDENTITY_CLAIMED;
+    return config->listener_count <= 1 ? TW_IDENTITY_VERIFIED : TW_IDENTITY_UNKNOWN;
 }
 #endif
 
@@ -281,6 +296,10 @@ static int on_reload(int event, void *event_data, void *userdata) {
     instance->acl_second = instance->auth_second = false;
     instance->nobody_decides_acl = false;
     reload_anonymous(instance);
+#else
+    static struct tw_broker_config now;
+    if(tw_broker_config_read(&now, config_path, own_path)) vouching = who_vouches(&now);
+    else vouching = TW_IDENTITY_UNKNOWN;
 #endif
     return MOSQ_ERR_SUCCESS;
 }
@@ -344,7 +363,9 @@ static uint32_t plan(struct instance *instance, bool readable) {
         return TW_MODE_OTHER_PLUGIN;
     }
     instance->scope.acl = instance->scope.auth = true;
-#if !TW_BROKER_2_1
+#if TW_BROKER_2_1
+    vouching = who_vouches(&at_start);
+#else
     instance->allow_anonymous = allow_anonymous(instance, &at_start);
     if(!instance->others_decide_auth && instance->allow_anonymous < 0) {
         instance->scope.auth = false;

@@ -1,9 +1,7 @@
 /* Another plugin, for tests: denies access to secret/..., refuses the user ghost, and vouches for the user known. */
 #include <string.h>
 
-#include <mosquitto.h>
-#include <mosquitto_broker.h>
-#include <mosquitto_plugin.h>
+#include "broker_api.h"
 
 static mosquitto_plugin_id_t *ours;
 

@@ -1,4 +1,8 @@
-"""Builds the broker-side plugin for tests and benchmarks, once per state of its sources."""
+"""Builds the broker-side plugin for tests and benchmarks, once per state of its sources.
+
+To test with another Mosquitto, put its folder first in PATH, name the folder of its headers in MOSQUITTO_HEADERS and
+that of its own plugins in MOSQUITTO_PLUGINS.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 SOURCES = Path(__file__).resolve().parents[2] / "brokers" / "mosquitto"
+PLUGINS = Path(os.environ.get("MOSQUITTO_PLUGINS", "/usr/lib/x86_64-linux-gnu"))
+"""Where the broker's own plugins lie (mosquitto_dynamic_security.so)."""
 HEADERS_2_1 = Path(__file__).resolve().parent / "mosquitto_2_1_api"
 
 TARGETS: Mapping[str, tuple[str, str]] = {
@@ -28,6 +34,8 @@ def build_plugin(variant: str = "release", *, compiler: str = "gcc", headers: Pa
     `headers`: a folder with another broker's headers. Raises AssertionError with the compiler's words when it fails.
     """
     target, name = TARGETS[variant]
+    if headers is None and "MOSQUITTO_HEADERS" in os.environ:
+        headers = Path(os.environ["MOSQUITTO_HEADERS"])
     digest = hashlib.sha256(f"{variant} {compiler} {os.getuid()}".encode())
     for folder in (SOURCES, *([headers] if headers else ())):
         for path in sorted(p for p in folder.rglob("*") if p.suffix in {".c", ".h"} or p.name == "Makefile"):

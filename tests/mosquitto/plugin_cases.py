@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.brokers import Mosquitto, free_port, mosquitto, wait_for
-from tests.mosquitto.plugin_events import head_of
+from tests.mosquitto.plugin_build import PLUGINS, SOURCES
 from tests.mosquitto.plugin_mqtt import Client
 
 PLUGIN_HERE = "PLUGIN"
@@ -72,6 +72,10 @@ def dynamic_security() -> str:
     )
 
 
+DYNAMIC_SECURITY = [
+    f"plugin {PLUGINS}/mosquitto_dynamic_security.so",
+    "plugin_opt_config_file {folder}/dynsec.json",
+]
 FILES: Mapping[str, str] = {
     "acl": ACL,
     "acl_other": ACL_OTHER,
@@ -282,10 +286,8 @@ def compile_other(folder: Path) -> Path:
     """Build the other plugin (other_plugin.c)."""
     source = Path(__file__).with_name("other_plugin.c")
     built = folder / "other_plugin.so"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", str(built), str(source)], check=True)
+    include = ["-I", str(SOURCES)]
+    if "MOSQUITTO_HEADERS" in os.environ:
+        include += ["-I", os.environ["MOSQUITTO_HEADERS"]]
+    subprocess.run(["gcc", *include, "-shared", "-fPIC", "-O1", "-o", str(built), str(source)], check=True)
     return built
-
-
-def wait_ring(path: Path, since: int) -> None:
-    """Wait until the ring has moved past a position."""
-    wait_for(lambda: head_of(path) > since, "the ring to move")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import struct
 from types import TracebackType
@@ -191,11 +190,14 @@ class Client:
         return bool(self._wait(PINGRESP)[0])
 
     def disconnect(self) -> None:
-        """Leave in an orderly way."""
-        self._send(packet(0xE0, b""))
-        with contextlib.suppress(OSError):
-            self.socket.close()
+        """Leave in an orderly way, and wait until the broker has seen it."""
+        if self.alive:
+            self._send(packet(0xE0, b""))
+        while self.alive and self._read_packet() is not None:
+            pass
+        self.drop()
 
     def drop(self) -> None:
         """Leave without a word, so that the will is published."""
+        self.alive = False
         self.socket.close()

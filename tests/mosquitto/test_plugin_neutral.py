@@ -9,17 +9,13 @@ import pytest
 
 from tests.brokers import wait_for
 from tests.mosquitto.plugin_build import build_plugin
-from tests.mosquitto.plugin_cases import PLUGIN_HERE, Case, compile_other, running, transcript
+from tests.mosquitto.plugin_cases import DYNAMIC_SECURITY, PLUGIN_HERE, Case, compile_other, running, transcript
 from tests.mosquitto.plugin_events import mode_of, read_events
 
 OPEN = ["allow_anonymous true"]
 CLOSED = ["allow_anonymous false"]
 ACL_FILE = ["acl_file {folder}/acl"]
 PASSWORDS = ["password_file {folder}/passwords"]
-DYNSEC = [
-    "plugin /usr/lib/x86_64-linux-gnu/mosquitto_dynamic_security.so",
-    "plugin_opt_config_file {folder}/dynsec.json",
-]
 OTHER = ["plugin {other}"]
 DECISIONS, AUTH, UNREADABLE, OTHER_PLUGIN, PER_LISTENER = 0x01, 0x02, 0x10, 0x20, 0x40
 PER = ["per_listener_settings true"]
@@ -46,9 +42,9 @@ CASES = [
     Case("password_file, closed", [*CLOSED, *PASSWORDS]),
     Case("both, open", [*OPEN, *ACL_FILE, *PASSWORDS]),
     Case("both, closed, retained authors checked", [*CLOSED, *ACL_FILE, *PASSWORDS, "check_retain_source true"]),
-    Case("dynamic security", [PLUGIN_HERE, *DYNSEC]),
-    Case("dynamic security, acl_file, passwords, open", [PLUGIN_HERE, *DYNSEC, *OPEN, *ACL_FILE, *PASSWORDS]),
-    Case("dynamic security before us", [*DYNSEC, *OPEN, *ACL_FILE, PLUGIN_HERE], mode=OTHER_PLUGIN),
+    Case("dynamic security", [PLUGIN_HERE, *DYNAMIC_SECURITY]),
+    Case("dynamic security, acl_file, passwords, open", [PLUGIN_HERE, *DYNAMIC_SECURITY, *OPEN, *ACL_FILE, *PASSWORDS]),
+    Case("dynamic security before us", [*DYNAMIC_SECURITY, *OPEN, *ACL_FILE, PLUGIN_HERE], mode=OTHER_PLUGIN),
     Case("unknown plugin, open", [PLUGIN_HERE, *OTHER, *OPEN], mode=OTHER_PLUGIN),
     Case("unknown plugin before us", [*OTHER, *OPEN, PLUGIN_HERE], mode=OTHER_PLUGIN),
     Case("told plugin, both", [PLUGIN_HERE, *OTHER, *OPEN], options=["plugin_opt_other_plugins acl,auth"]),
