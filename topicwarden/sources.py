@@ -125,6 +125,17 @@ class DoctorReport:
 
 
 @dataclass(frozen=True, slots=True)
+class FileAbout:
+    """What is known of a file a broker left, before it is read."""
+
+    title: str
+    """Its kind and path, for people."""
+    broker: str
+    """The name its events will carry."""
+    blind_spots: Sequence[BlindSpot]
+
+
+@dataclass(frozen=True, slots=True)
 class Planted:
     """A deviation the demo plants, and the finding that must come of it."""
 
@@ -190,8 +201,8 @@ class Broker(Protocol):
         """Read a recording this broker left (a log file) to its end."""
         ...
 
-    def file_blind_spots(self, source: str) -> Sequence[BlindSpot]:
-        """What a recording of this kind cannot show."""
+    def about_file(self, source: str, options: SourceOptions) -> FileAbout:
+        """Say what a file is before `read` reads it; raises nothing."""
         ...
 
     def doctor(self, target: str) -> DoctorReport:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import urllib.request
@@ -80,18 +79,20 @@ def test_a_stopped_broker_is_said_and_watching_goes_on_with_the_next(tmp_path: P
     with watch("--policy", policy, "--no-state", "-f", "jsonl", f"ring:{tmp_path / 'm.ring'}") as too_early:
         assert too_early.process.wait(20) == 3
     assert "hint:" in too_early.stderr
-    with broker_with_plugin(tmp_path) as (broker, ring):
-        with watch("--policy", policy, "--no-state", "-f", "jsonl", f"ring:{ring}") as live:
-            live.wait_for(READY)
-            publish(broker.port, "stranger", "a")
-            live.wait_for("TW230")
-            broker.stop()
-            with broker_with_plugin(tmp_path) as (second, _):
-                live.wait_for("TW906")
-                publish(second.port, "other-stranger", "a")
-                live.wait_for("other-stranger")
-                live.process.send_signal(signal.SIGINT)
-                live.process.wait(20)
+    with (
+        broker_with_plugin(tmp_path) as (broker, ring),
+        watch("--policy", policy, "--no-state", "-f", "jsonl", f"ring:{ring}") as live,
+    ):
+        live.wait_for(READY)
+        publish(broker.port, "stranger", "a")
+        live.wait_for("TW230")
+        broker.stop()
+        with broker_with_plugin(tmp_path) as (second, _):
+            live.wait_for("TW906")
+            publish(second.port, "other-stranger", "a")
+            live.wait_for("other-stranger")
+            live.process.send_signal(signal.SIGINT)
+            live.process.wait(20)
 
 
 def test_killed_and_started_again_it_repeats_nothing(tmp_path: Path, policy: Path) -> None:
@@ -186,10 +187,10 @@ def test_output_into_a_pipe_that_is_closed_ends_quietly(tmp_path: Path) -> None:
     )
     assert check.stdout is not None
     check.stdout.close()
-    _, said = None, check.stderr.read() if check.stderr else b""
+    assert check.stderr is not None
+    with check.stderr as stream:
+        said = stream.read()
     check.wait(20)
-    if check.stderr:
-        check.stderr.close()
     assert b"Traceback" not in said
     assert b"Exception ignored" not in said
 
@@ -218,4 +219,3 @@ def test_explain_knows_every_code_and_doctor_judges_debians_own_configuration() 
 
 def test_the_version_is_printed() -> None:
     assert run("--version").stdout.startswith("topicwarden ")
-    assert os.environ is not None

@@ -19,13 +19,9 @@ naming:
 
 def publish(port: int, client_id: str, topic: str, message: str = "21.5", *, repeat: int = 1) -> None:
     """Publish with mosquitto_pub, QoS 1, and return when the broker has acknowledged."""
-    subprocess.run(
-        ["mosquitto_pub", "-h", "127.0.0.1", "-p", str(port), "-i", client_id, "-t", topic, "-m", message]
-        + ["-q", "1", "--repeat", str(repeat)],
-        check=True,
-        timeout=30,
-        capture_output=True,
-    )
+    client = ["mosquitto_pub", "-h", "127.0.0.1", "-p", str(port), "-i", client_id]
+    what = ["-t", topic, "-m", message, "-q", "1", "--repeat", str(repeat)]
+    subprocess.run([*client, *what], check=True, timeout=30, capture_output=True)
 
 
 def subscribe(port: int, client_id: str, topic_filter: str) -> None:

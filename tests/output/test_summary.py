@@ -81,7 +81,7 @@ def test_a_claimed_name_in_the_inventory_says_so() -> None:
 @pytest.mark.parametrize(
     ("changes", "step"),
     [
-        ({"policy": None}, "topicwarden learn"),
+        ({"policy": None}, "pass it with --policy"),
         ({"sources": []}, "No event was seen"),
         ({}, "Events were lost"),
         ({}, "topicwarden explain TW203"),

@@ -75,10 +75,9 @@ def open_file(file: str, brokers: Mapping[str, Broker], kind: str | None, option
         return _open_recording(Path(file))
     broker = broker_for(brokers, file, kind)
     counters = Counters()
-    name = options.broker or broker.name
-    batches = broker.read(file, options, counters)
-    title = f"{broker.name} log {file.removeprefix('log:')}"
-    return Opened(batches, [SourceSummary(title, name, broker.file_blind_spots(file), counters)], {name: broker.name})
+    about = broker.about_file(file, options)
+    source = SourceSummary(about.title, about.broker, about.blind_spots, counters)
+    return Opened(broker.read(file, options, counters), [source], {about.broker: broker.name})
 
 
 def _open_recording(path: Path) -> Opened:

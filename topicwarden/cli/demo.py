@@ -119,7 +119,7 @@ def _found(planted: Planted, findings: Sequence[Finding]) -> bool:
 
 
 def _print_verdict(demo: Demo, findings: Sequence[Finding], accused: Sequence[str], folder: Path) -> None:
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
     console.print(Text("\nThe demo's own check", "bold"))
     for one in demo.planted:
         found = _found(one, findings)

@@ -127,7 +127,7 @@ def next_steps(summary: Summary) -> list[str]:
         )
     if summary.policy is None:
         steps.append(
-            "No policy was given, so nothing was compared with what is intended: `topicwarden learn` drafts one"
+            "No policy was given, so nothing was compared with what is intended: write one and pass it with --policy"
         )
     elif summary.open:
         steps.append(

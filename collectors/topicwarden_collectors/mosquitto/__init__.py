@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from topicwarden.events import EventBatch
-    from topicwarden.sources import BlindSpot, Collector, Counters, Demo, DoctorReport, SourceOptions
+    from topicwarden.sources import Collector, Counters, Demo, DoctorReport, FileAbout, SourceOptions
 
 DEFAULT_RING: Final = "/run/topicwarden/mosquitto.ring"
 RING_MAGIC: Final = b"TWRING\r\n"
@@ -51,15 +51,18 @@ class MosquittoBroker:
 
     def read(self, source: str, options: SourceOptions, counters: Counters) -> Iterator[EventBatch]:
         """Read a log file, plain or gzipped, to its end."""
-        from topicwarden_collectors.mosquitto.log_tail import read_log
+        from topicwarden_collectors.mosquitto.log_read import read_log
 
         return read_log(Path(source.removeprefix("log:")), options, counters)
 
-    def file_blind_spots(self, source: str) -> Sequence[BlindSpot]:  # noqa: ARG002 - one kind of file only
-        """Return what a log cannot show."""
-        from topicwarden_collectors.mosquitto.log_tail import LOG_BLIND_SPOTS
+    def about_file(self, source: str, options: SourceOptions) -> FileAbout:
+        """Say what a log can and cannot show."""
+        from topicwarden.sources import FileAbout
+        from topicwarden_collectors.mosquitto.log_blind_spots import LOG_BLIND_SPOTS
+        from topicwarden_collectors.mosquitto.log_read import broker_name
 
-        return LOG_BLIND_SPOTS
+        path = Path(source.removeprefix("log:"))
+        return FileAbout(f"mosquitto log {path}", options.broker or broker_name(path), LOG_BLIND_SPOTS)
 
     def doctor(self, target: str) -> DoctorReport:
         """Judge a mosquitto.conf."""
