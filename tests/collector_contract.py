@@ -31,7 +31,7 @@ class Stage:
 
     collector: Collector
     act: Callable[[], None]
-    """Have real clients do something the source shows; returns when the broker has dealt with it."""
+    """Have real clients do something the source shows; returns when the broker has dealt with it. May be repeated."""
     shows: Callable[[list[dict[str, Any]]], bool]
     """Whether rows (see `to_rows`) hold what `act` did."""
     garbage: Callable[[], None] | None = None
@@ -147,11 +147,13 @@ async def _watch(stage: Stage, act: Callable[[], None]) -> None:
                 seen.set()
 
     task = asyncio.ensure_future(collect())
-    acting = asyncio.ensure_future(asyncio.to_thread(act))
-    waiting = asyncio.ensure_future(seen.wait())
-    await asyncio.wait({task, waiting}, timeout=20, return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
-    await acting
+    for _ in range(20):
+        # Again and again: what happened before a live source was subscribed to is not there to be seen.
+        await asyncio.to_thread(act)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(seen.wait(), 1)
+        if seen.is_set() or task.done():
+            break
     await stage.collector.close()
     await asyncio.wait_for(task, 5)
 
