@@ -184,7 +184,8 @@ class Oracle:
         assert self.policy
         roles = self.policy.roles.values()
         members = [m for role in roles for m in role.members]
-        topics = [rule.topic or "" for role in roles for rule in (*role.publish, *role.subscribe)]
+        topics = [rule.topic or "" for role in roles for rule in role.publish]
+        topics += [rule.topic for role in roles for rule in role.subscribe]
         return any(m.user is not None or m.anonymous for m in members) or any("%u" in t.split("/") for t in topics)
 
     def rules(self, roles: list[str]) -> list[tuple[str, PublishRule]]:
@@ -414,8 +415,10 @@ class Oracle:
 def any_identity(written: list[str], topic: str) -> bool:
     """Whether a filter matches for some user and client id."""
     given = topic.split("/")
-    users = {given[i] for i, level in enumerate(written) if level == "%u" and i < len(given)} or {None}
-    clients = {given[i] for i, level in enumerate(written) if level == "%c" and i < len(given)} or {None}
+    users: set[str | None] = {given[i] for i, level in enumerate(written) if level == "%u" and i < len(given)} or {None}
+    clients: set[str | None] = {given[i] for i, level in enumerate(written) if level == "%c" and i < len(given)} or {
+        None
+    }
     return any(matches("/".join(written), topic, user, client) for user in users for client in clients)
 
 

@@ -49,7 +49,7 @@ def optional(**keys: Any) -> Any:
     return st.fixed_dictionaries({}, optional=keys)
 
 
-limits = st.one_of(
+limits: st.SearchStrategy[dict[str, Any]] = st.one_of(
     st.just({}),
     st.fixed_dictionaries(
         {"rate": rates},

@@ -13,7 +13,9 @@ from topicwarden.engine.gcra import MAX_LIMIT, police
 from topicwarden.engine.grouping import group_rows
 
 
-def plain(slot, time, cost, limit, count, tat):
+def plain(
+    slot: list[int], time: list[int], cost: list[int], limit: list[int], count: list[int], tat: list[int]
+) -> list[int]:
     """One event after the other, as the definition says."""
     excess = []
     for key, now, one, most, times in zip(slot, time, cost, limit, count, strict=True):
@@ -44,7 +46,9 @@ rows = st.tuples(
     st.booleans(),
     st.booleans(),
 )
-def test_columns_police_as_one_event_at_a_time_however_they_are_cut(events, limits, cuts, counted, uniform):
+def test_columns_police_as_one_event_at_a_time_however_they_are_cut(
+    events: list[tuple[int, int, int, int]], limits: list[int], cuts: list[int], counted: bool, uniform: bool
+) -> None:
     slot = np.array([e[0] for e in events], np.int64)
     time = np.clip(100 + np.cumsum([e[1] for e in events]), 0, None).astype(np.int64)
     cost = np.array([20 if uniform else e[2] for e in events], np.int64)
@@ -62,7 +66,7 @@ def test_columns_police_as_one_event_at_a_time_however_they_are_cut(events, limi
     assert tat.tolist() == expected_tat
 
 
-def test_many_violating_keys_replay_in_step_and_agree():
+def test_many_violating_keys_replay_in_step_and_agree() -> None:
     random = np.random.default_rng(1)
     slot = random.integers(0, 200, 4000)
     time = np.cumsum(random.integers(0, 50, 4000))
@@ -77,7 +81,7 @@ def test_many_violating_keys_replay_in_step_and_agree():
         assert tat.tolist() == expected_tat
 
 
-def test_sums_that_would_leave_64_bits_are_still_exact():
+def test_sums_that_would_leave_64_bits_are_still_exact() -> None:
     slot = np.zeros(64, np.int64)
     time = np.arange(64, dtype=np.int64) + 1_700_000_000 * SECOND
     cost = np.full(64, MAX_LIMIT // 3)
@@ -89,7 +93,7 @@ def test_sums_that_would_leave_64_bits_are_still_exact():
     assert police(slot, time, cost, limit, tat, count).tolist()[:2] == [2**32 - 4, 2**32 - 1]
 
 
-def test_far_apart_times_of_many_keys_take_the_long_way_and_agree():
+def test_far_apart_times_of_many_keys_take_the_long_way_and_agree() -> None:
     slot = np.tile(np.arange(8), 4)
     time = np.repeat(np.array([0, 1 << 60, 5, 1 << 60]), 8)
     cost = np.full(32, 10)
@@ -101,7 +105,7 @@ def test_far_apart_times_of_many_keys_take_the_long_way_and_agree():
 
 
 @given(st.lists(st.integers(0, 5), max_size=50), st.booleans())
-def test_groups_keep_row_order(keys, huge):
+def test_groups_keep_row_order(keys: list[int], huge: bool) -> None:
     key = np.array(keys, np.int64) + ((1 << 61) if huge else 0)
     order, starts = group_rows(key)
     assert order.tolist() == sorted(range(len(keys)), key=lambda row: (keys[row], row))
@@ -113,7 +117,9 @@ def test_groups_keep_row_order(keys, huge):
     st.lists(st.sampled_from([0, 1, SECOND, -SECOND // 2, -SECOND - 1, -5000 * SECOND, 4000 * SECOND]), max_size=40),
     st.lists(st.integers(0, 40), max_size=3),
 )
-def test_steady_time_does_not_depend_on_the_cuts_and_never_goes_back_more_than_a_second(steps, cuts):
+def test_steady_time_does_not_depend_on_the_cuts_and_never_goes_back_more_than_a_second(
+    steps: list[int], cuts: list[int]
+) -> None:
     time = 1_700_000_000 * SECOND + np.cumsum(np.array([0, *steps], np.int64))
     whole, back = SteadyClock().advance(time)
     clock = SteadyClock()
@@ -124,7 +130,7 @@ def test_steady_time_does_not_depend_on_the_cuts_and_never_goes_back_more_than_a
     assert (np.maximum.accumulate(whole) - whole <= SECOND).all()
 
 
-def test_a_clock_set_back_does_not_stop_the_meters():
+def test_a_clock_set_back_does_not_stop_the_meters() -> None:
     hour = 3600 * SECOND
     start = 1_700_000_000 * SECOND
     steady, back = SteadyClock().advance(np.array([start, start - hour, start - hour + SECOND], np.int64))
@@ -132,7 +138,7 @@ def test_a_clock_set_back_does_not_stop_the_meters():
     assert back.tolist() == [0, hour, 0]
 
 
-def test_a_clock_that_swings_does_not_run_away():
+def test_a_clock_that_swings_does_not_run_away() -> None:
     start = 1_700_000_000 * SECOND
     swing = np.tile(np.array([start, start + 100_000 * 3600 * SECOND], np.int64), 500)
     steady, _ = SteadyClock().advance(swing)
