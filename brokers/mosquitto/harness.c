@@ -35,6 +35,7 @@ static unsigned log_lines;
 const char *mosquitto_client_id(const struct mosquitto *client) { return client->id; }
 const char *mosquitto_client_username(const struct mosquitto *client) { return client->user; }
 const char *mosquitto_client_address(const struct mosquitto *client) { return client->address; }
+bool mosquitto_client_clean_session(const struct mosquitto *client) { (void)client; return true; }
 int mosquitto_client_protocol(const struct mosquitto *client) { (void)client; return mp_mqtt; }
 int mosquitto_client_protocol_version(const struct mosquitto *client) { return client->protocol_version; }
 void *mosquitto_client_certificate(const struct mosquitto *client) { (void)client; return NULL; }

@@ -22,6 +22,7 @@ static struct {
     const struct mosquitto *context;    /* NULL: none */
     uint64_t time_ns;
     enum tw_identity identity;          /* when it is accepted and has a user name */
+    enum tw_outcome known;              /* what we answered ourselves; TW_UNKNOWN: others decide */
     struct tw_who who;
 } pending_login;
 
@@ -29,6 +30,7 @@ static struct tw_who seen_who;          /* a client seen for the first time; too
 static bool with_entropy;
 static bool rechecking;                 /* between a reload and the next tick */
 static bool ticks;                      /* whether this broker ticks at all (not 2.0.11 with per_listener_settings) */
+static bool refused_lose_id;            /* seen: this broker takes a refused client's id away (2.0.11 and 2.0.12) */
 static uint32_t reloads;
 
 void tw_observe_setup(bool entropy) {
@@ -37,6 +39,7 @@ void tw_observe_setup(bool entropy) {
     with_entropy = entropy;
     rechecking = false;
     ticks = false;
+    refused_lose_id = false;
     reloads = 0;
     tw_payload_setup();
 }
@@ -86,6 +89,10 @@ static struct tw_client_entry *acting(struct mosquitto *client, struct tw_scope 
 
 static void settle_login(enum tw_outcome outcome, enum tw_certainty certainty) {
     const struct tw_who *who = &pending_login.who;
+    if(pending_login.known != TW_UNKNOWN) {
+        outcome = pending_login.known;
+        certainty = TW_EXACT;
+    }
     enum tw_identity identity = !who->user                ? TW_IDENTITY_ANONYMOUS
                                 : outcome == TW_ALLOWED   ? pending_login.identity
                                                           : TW_IDENTITY_CLAIMED;
@@ -252,11 +259,13 @@ void tw_observe_login(struct mosquitto *client, enum tw_identity identity) {
     tw_who_copy(&pending_login.who, client);
     pending_login.context = client;
     pending_login.identity = identity;
+    pending_login.known = TW_UNKNOWN;
     pending_login.time_ns = tw_now();
 }
 
-void tw_observe_unvouched(void) {
+void tw_observe_unvouched(bool allowed) {
     pending_login.identity = TW_IDENTITY_CLAIMED;
+    pending_login.known = allowed ? TW_ALLOWED : TW_DENIED;
 }
 
 void tw_observe_connected(struct mosquitto *client, struct tw_scope scope) {
@@ -272,11 +281,23 @@ void tw_observe_connected(struct mosquitto *client, struct tw_scope scope) {
     write_connect(entry, TW_EXACT);
 }
 
+/* The context whose login we wait for is going: because it was refused, or had it been accepted and left again before
+ * anything else happened? A refusal disconnects at once, within the callback's own call; up to 2.0.12 without an id,
+ * and from 2.0.13 on with it. An accepted one lives to the broker's next tick, where the broker ticks. */
+static enum tw_outcome outcome_of_gone(const struct mosquitto *client, const char *id) {
+    if(!id) refused_lose_id = true;
+    if(pending_login.known != TW_UNKNOWN) return pending_login.known;
+    if(!id || TW_BROKER_2_1) return TW_DENIED;
+    if(refused_lose_id || !mosquitto_client_clean_session(client)) return TW_ALLOWED;  /* refusing sets clean session */
+    return ticks ? TW_DENIED : TW_UNKNOWN;
+}
+
 void tw_observe_disconnect(struct mosquitto *client, struct tw_scope scope) {
     const char *id = mosquitto_client_id(client);
-    if(pending_login.context == client && (TW_BROKER_2_1 || !id)) {
-        settle_login(TW_DENIED, TW_INFERRED);
-        return;
+    if(pending_login.context == client) {
+        enum tw_outcome outcome = outcome_of_gone(client, id);
+        settle_login(outcome, outcome == TW_UNKNOWN ? TW_CERTAINTY_UNKNOWN : TW_INFERRED);
+        if(outcome != TW_ALLOWED) return;
     }
     settle_before(client);
     if(!id) return;                     /* never got as far as a login: no name to report */

@@ -3,7 +3,7 @@
  * The broker tells no plugin what it decided, but it calls us in a fixed order, which says the same. Seen in the
  * sources of 2.0.11 to 2.0.22 and 2.1.2, and proved against their logs by tests/mosquitto:
  *   publish: ACL check (write), then at once, only when allowed, MESSAGE with the very same topic string;
- *   login:   BASIC_AUTH, then, only when refused, DISCONNECT of the same context, which in 2.0 then has no client id;
+ *   login:   BASIC_AUTH, then, only when refused, at once DISCONNECT of the same context;
  *            in 2.1 an accepted one is followed by CONNECT, after whatever the take-over of a session brings;
  *   will:    DISCONNECT, then ACL check (write) on the same context, never MESSAGE.
  * So a decision is settled by the callback after it, whatever that is, or by the broker's next tick. */
@@ -37,10 +37,10 @@ void tw_observe_nobody_objects(void);
 void tw_observe_subscribed(const struct mosquitto *client);
 void tw_observe_message(const struct mosquitto_evt_message *message, struct tw_scope scope);
 
-/* `identity`: what an accepted login with a user name amounts to, unless tw_observe_unvouched says otherwise. */
+/* `identity`: what an accepted login with a user name amounts to, unless nothing vouches for it. */
 void tw_observe_login(struct mosquitto *client, enum tw_identity identity);
-/* The login being checked has a user name that nothing vouches for. */
-void tw_observe_unvouched(void);
+/* The login being checked has a user name that nothing vouches for, and we give the answer the broker would give. */
+void tw_observe_unvouched(bool allowed);
 /* 2.1: the client is connected. */
 void tw_observe_connected(struct mosquitto *client, struct tw_scope scope);
 void tw_observe_disconnect(struct mosquitto *client, struct tw_scope scope);

@@ -139,7 +139,7 @@ static int on_auth_second(int event, void *event_data, void *userdata) {
     const struct mosquitto_evt_basic_auth *login = event_data;
     (void)event;
     if(!mosquitto_client_username(login->client)) return NEUTRAL;   /* the broker asks allow_anonymous itself */
-    tw_observe_unvouched();
+    tw_observe_unvouched(instance->allow_anonymous == 1);
     return instance->allow_anonymous == 1 ? MOSQ_ERR_SUCCESS : MOSQ_ERR_AUTH;
 }
 #endif

@@ -161,7 +161,7 @@ def test_a_user_name_that_nothing_checks_is_only_claimed(tmp_path: Path) -> None
     with running(Case("open", ["allow_anonymous true"]), tmp_path / "run", build_plugin(), None) as run:
         Client(run.ports[0], "c", "alice", "whatever").disconnect()
         rows = rows_of(run)
-    assert seen(rows, "authenticate") == [("authenticate", "c", "alice", "claimed", "allowed", "inferred")]
+    assert seen(rows, "authenticate") == [("authenticate", "c", "alice", "claimed", "allowed", "exact")]
 
 
 def test_a_deciding_plugin_vouches_for_a_user_name(tmp_path: Path) -> None:
@@ -270,12 +270,12 @@ def test_a_reload_checks_everybodys_password_again_and_that_is_no_login(tmp_path
 
 def test_listeners_with_different_settings_are_told_apart(tmp_path: Path) -> None:
     lines = ["per_listener_settings true"]
-    for port, *settings in (
+    for name, *settings in (
         ("port", "allow_anonymous true"),
         ("port2", "password_file {folder}/passwords"),
         ("port3", "acl_file {folder}/acl", "allow_anonymous true"),
     ):
-        lines += [f"listener {{{port}}} 127.0.0.1", PLUGIN_HERE, *settings]
+        lines += [f"listener {{{name}}} 127.0.0.1", PLUGIN_HERE, *settings]
     with running(Case("listeners", lines, ports=3), tmp_path / "run", build_plugin(), None) as run:
         for number, port in enumerate(run.ports):
             with Client(port, f"c{number}", "alice", "right") as client:
@@ -284,18 +284,18 @@ def test_listeners_with_different_settings_are_told_apart(tmp_path: Path) -> Non
             Client(port, f"w{number}", "alice", "wrong").disconnect()
         rows = rows_of(run)
     assert seen(rows, "authenticate", "publish", "subscribe") == [
-        ("authenticate", "c0", "alice", "claimed", "allowed", "inferred"),
+        ("authenticate", "c0", "alice", "claimed", "allowed", "exact"),
         ("publish", "c0", "alice", "claimed", "allowed", "exact"),
         ("subscribe", "c0", "alice", "claimed", "allowed", "exact"),
-        ("authenticate", "w0", "alice", "claimed", "allowed", "inferred"),
+        ("authenticate", "w0", "alice", "claimed", "allowed", "exact"),
         ("authenticate", "c1", "alice", "verified", "allowed", "inferred"),
         ("publish", "c1", "alice", "verified", "allowed", "exact"),
         ("subscribe", "c1", "alice", "verified", "allowed", "exact"),
         ("authenticate", "w1", "alice", "claimed", "denied", "inferred"),
-        ("authenticate", "c2", "alice", "claimed", "allowed", "inferred"),
+        ("authenticate", "c2", "alice", "claimed", "allowed", "exact"),
         ("publish", "c2", "alice", "claimed", "denied", "inferred"),
         ("subscribe", "c2", "alice", "claimed", "allowed", "inferred"),
-        ("authenticate", "w2", "alice", "claimed", "allowed", "inferred"),
+        ("authenticate", "w2", "alice", "claimed", "allowed", "exact"),
     ]
 
 

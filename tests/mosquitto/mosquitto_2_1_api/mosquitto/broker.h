@@ -141,6 +141,7 @@ void mosquitto_log_printf(int level, const char *format, ...);
 
 const char *mosquitto_client_address(const struct mosquitto *client);
 void *mosquitto_client_certificate(const struct mosquitto *client);
+bool mosquitto_client_clean_session(const struct mosquitto *client);
 const char *mosquitto_client_id(const struct mosquitto *client);
 int mosquitto_client_port(const struct mosquitto *client);
 int mosquitto_client_protocol(const struct mosquitto *client);
