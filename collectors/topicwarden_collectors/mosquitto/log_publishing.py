@@ -16,7 +16,8 @@ from topicwarden_collectors.mosquitto.log_grammar import (
 from topicwarden_collectors.mosquitto.log_sessions import Sessions, name
 from topicwarden_collectors.mosquitto.log_sink import MALFORMED, LogSink
 
-_OUTCOMES: Final = {Kind.RECEIVED: Outcome.ALLOWED, Kind.DENIED: Outcome.DENIED, Kind.TOO_LARGE: Outcome.UNKNOWN}
+_UNDECIDED: Final = Kind.TOO_LARGE
+_OUTCOMES: Final = {Kind.RECEIVED: Outcome.ALLOWED, Kind.DENIED: Outcome.DENIED, _UNDECIDED: Outcome.UNKNOWN}
 """A message that is too large is dropped before the ACL is asked (handle_publish.c): neither allowed nor denied."""
 
 
@@ -46,11 +47,9 @@ class Publishing:
         """Take a Received, Denied or Dropped PUBLISH line."""
         held = self._held
         if kind == Kind.DENIED and held is not None and held.kind == Kind.RECEIVED and held.rest == rest:
-            # A plugin refused what the ACL had allowed (seen in the source of 2.0.11 and 2.1.2). For QoS 0 two equal
-            # messages with different answers would look the same.
-            held.kind, held.certainty = Kind.DENIED, min(certainty, Certainty.INFERRED)
-            self._sink.count("denied_after_acl")
-            return
+            self._denied_after_received(held, certainty)
+            if self._held is not None:
+                return
         self.flush()
         line = read_publish(rest, cut)
         if line.readings:
@@ -58,6 +57,19 @@ class Publishing:
             return
         self._sink.error("cut" if cut else "unreadable")
         self._sink.notice(MALFORMED, "cut" if cut else "unreadable", time_ns, witness=rest)
+
+    def _denied_after_received(self, held: _Held, certainty: Certainty) -> None:
+        """A plugin refused what the ACL had allowed (source of 2.0.11 and 2.1.2): both lines are one message.
+
+        Without the acknowledgement that would stand between two messages of QoS 1 or 2, that is certain for them. Two
+        equal messages of QoS 0 with different answers look the same; so of the first one no outcome is claimed.
+        """
+        self._sink.count("denied_after_acl")
+        if all(reading.qos for reading in held.line.readings):
+            held.kind, held.certainty = Kind.DENIED, certainty
+        else:
+            held.kind = _UNDECIDED
+            self.flush()
 
     def sending(self, time_ns: int, rest: bytes, cut: bool, certainty: Certainty, *, wanted: bool) -> None:
         """Take a Sending PUBLISH line: a delivery the broker allowed."""
@@ -100,13 +112,13 @@ class Publishing:
         if reason >= 128 and held.kind == Kind.RECEIVED:
             # Allowed by the ACL, refused for another reason (quota): nobody got it.
             self._sink.count("refused_after_acl")
-            held.kind = Kind.TOO_LARGE
+            held.kind = _UNDECIDED
         self._give(held, matching[0])
 
     def rejected(self, client_id_and_reason: bytes) -> None:
         """Take Mosquitto 2.1's `Rejected PUBLISH`: a plugin said that a quota is exceeded."""
         if self._held is not None and client_id_and_reason.endswith(b", quota exceeded."):
-            self._held.kind = Kind.TOO_LARGE
+            self._held.kind = _UNDECIDED
             self._sink.count("refused_after_acl")
         else:
             self.flush()
@@ -140,8 +152,6 @@ class Publishing:
         return connected[0], min(certainty, Certainty.INFERRED)
 
     def _give(self, held: _Held, reading: PublishReading) -> None:
-        if held.kind == Kind.TOO_LARGE:
-            self._sink.count("dropped_by_broker")
         self._sink.event(
             held.time_ns,
             Action.PUBLISH,
