@@ -46,7 +46,11 @@ def print_report(report: DoctorReport, stream: TextIO) -> None:
     console = Console(file=stream, highlight=False, soft_wrap=not stream.isatty())
     console.print(Text(visible(report.title), "bold"))
     for advice in sorted(report.advice, key=lambda advice: LEVELS.index(advice.level)):
-        console.print(Text.assemble((f"{advice.level:>8}", STYLES[advice.level]), "  ", visible(advice.message)))
+        heading = Text.assemble((f"{advice.level:>8}", STYLES[advice.level]), "  ", visible(advice.message))
+        if advice.level == "ok":
+            console.print(heading.append(f" [{advice.check}]", "dim"))
+            continue
+        console.print(heading)
         for line in _details(advice):
             console.print(Text(" " * 10 + line), soft_wrap=True)
     if report.blind_spots:
