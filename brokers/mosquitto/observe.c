@@ -68,8 +68,8 @@ static struct tw_client_entry *first_sight(struct mosquitto *client, struct tw_s
     return entry;
 }
 
-static void write_connect(const struct tw_client_entry *entry, enum tw_certainty certainty) {
-    write_plain(TW_ACTION_CONNECT, entry->ring_id, TW_VERDICT(TW_ALLOWED, certainty), tw_now());
+static void write_connect(struct tw_client_entry *entry, struct mosquitto *client, enum tw_certainty certainty) {
+    write_plain(TW_ACTION_CONNECT, tw_client_ring_id(entry, client), TW_VERDICT(TW_ALLOWED, certainty), tw_now());
 }
 
 /* The entry of a client that is acting now. */
@@ -80,7 +80,7 @@ static struct tw_client_entry *acting(struct mosquitto *client, struct tw_scope 
     if(new) entry = first_sight(client, scope, bridge);
     if(!new || (entry->connected && !tw_client_forgotten())) {
         entry->connected = true;
-        write_connect(entry, TW_INFERRED);
+        write_connect(entry, client, TW_INFERRED);
     }
     return entry;
 }
@@ -190,7 +190,7 @@ void tw_observe_message(const struct mosquitto_evt_message *message, struct tw_s
             /* Only the living send messages: the same client is back on the same context (no BASIC_AUTH). */
             waiting.event.delivery &= (uint8_t)~TW_DELIVERY_WILL;
             waiting.entry->connected = true;
-            write_connect(waiting.entry, TW_INFERRED);
+            write_connect(waiting.entry, message->client, TW_INFERRED);
         }
         tw_ring_event(&waiting.event);
         return;
@@ -233,7 +233,7 @@ void tw_observe_read(const struct mosquitto_evt_acl_check *check, struct tw_scop
     struct tw_client_entry *entry = tw_client_find(check->client);
     if(!entry) {
         entry = first_sight(check->client, scope, false);
-        if(entry->connected && !tw_client_forgotten()) write_connect(entry, TW_INFERRED);
+        if(entry->connected && !tw_client_forgotten()) write_connect(entry, check->client, TW_INFERRED);
     }
     struct tw_event event;
     describe(&event, TW_ACTION_DELIVER, tw_client_ring_id(entry, check->client), check->topic, check->qos,
@@ -278,7 +278,7 @@ void tw_observe_connected(struct mosquitto *client, struct tw_scope scope) {
     if(entry && entry->connected) return;
     if(!entry) entry = first_sight(client, scope, false);
     entry->connected = true;
-    write_connect(entry, TW_EXACT);
+    write_connect(entry, client, TW_EXACT);
 }
 
 /* The context whose login we wait for is going: because it was refused, or had it been accepted and left again before
