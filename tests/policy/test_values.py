@@ -25,13 +25,13 @@ def client(**known: str | None) -> Client:
     [
         ("10/s", SECOND // 10, 10),
         ("1/s", SECOND, 1),
-        ("5/min", 12 * SECOND, 1),
-        ("90/min", 666_666_666, 2),
-        ("100/h", 36 * SECOND, 1),
+        ("5/min", 12 * SECOND, 5),
+        ("90/min", 666_666_666, 90),
+        ("100/h", 36 * SECOND, 100),
         ("1000000000/s", 1, SECOND),
     ],
 )
-def test_a_rate_has_its_interval_and_a_second_of_burst(text: str, interval: int, burst: int) -> None:
+def test_a_rate_has_its_interval_and_its_whole_amount_as_burst(text: str, interval: int, burst: int) -> None:
     rate = parse_rate(text)
     assert (rate.emission_interval_ns, rate.default_burst, str(rate)) == (interval, burst, text)
 
@@ -157,9 +157,9 @@ def test_a_client_has_every_role_one_of_whose_selectors_matches() -> None:
     assert policy.roles_of(client(user="y")) == ["a", "c"]
 
 
-def test_default_bursts_are_a_second_and_room_for_the_largest_message() -> None:
+def test_default_bursts_are_the_amount_and_room_for_the_largest_message() -> None:
     rule = PublishRule.model_validate({"topic": "a", "rate": "90/min", "byte_rate": "1KiB/s", "max_size": "4KiB"})
-    assert (rule.effective_burst, rule.effective_byte_burst) == (2, 4096)
+    assert (rule.effective_burst, rule.effective_byte_burst) == (90, 4096)
     role = Role.model_validate({"members": [{"user": "a"}], "byte_rate": "1KiB/s", "publish": [rule]})
     assert (role.effective_burst, role.effective_byte_burst) == (None, 4096)
     plain = PublishRule.model_validate({"topic": "a", "rate": "1/s", "burst": 7, "byte_rate": "1B/s", "byte_burst": 9})

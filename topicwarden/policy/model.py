@@ -108,10 +108,10 @@ class _Limits(Strict):
 
     rate: EventRate | None = None
     burst: Count | None = None
-    """Messages at one instant; default: what one second of `rate` allows, at least 1."""
+    """Messages at one instant; default: the whole amount of `rate`."""
     byte_rate: ByteRate | None = None
     byte_burst: PositiveSize | None = None
-    """Bytes at one instant; default: what one second of `byte_rate` allows, and at least `max_size`."""
+    """Bytes at one instant; default: the whole amount of `byte_rate`, and at least `max_size`."""
 
     @classmethod
     def shape_problem(cls, keys: Collection[str]) -> RefusedError | None:

@@ -67,8 +67,8 @@ class Rate:
 
     @property
     def default_burst(self) -> int:
-        """What one second allows, rounded up; at least 1."""
-        return max(1, -(-self.amount * NANOSECONDS // self.per_ns))
+        """The whole amount: who writes five a minute means any five, not one every twelve seconds to the jitter."""
+        return self.amount
 
     def cost_ns(self, units: int) -> int:
         """Nanoseconds by which `units` events or bytes move TAT: units * T without T's rounding, rounded down."""
