@@ -144,35 +144,27 @@ class LogCollector:
     def _begin(self) -> Iterator[EventBatch]:
         position = self._position
         saved = None if position is None else position.saved
-        if position is not None and position.damaged:
-            self.counters.error("reading-position")
-            self._decoder.sink.notice(MALFORMED, "reading-position", self._clock())
         if saved is not None:
-            self._resume(saved)
+            yield from self._resume(saved)
         elif not self._from_start:
             self._learn(self.path, max(0, self._end_at_first - WARM_UP_BYTES), self._end_at_first)
             self._read_on(self._end_at_first)
+        # Only now: what is said while learning is not kept.
+        if position is not None and position.damaged:
+            self.counters.error("reading-position")
+            self._decoder.sink.notice(MALFORMED, "reading-position", self._clock())
         yield from self._claimed(batches_of(self._decoder))
 
-    def _resume(self, saved: Saved) -> None:
+    def _resume(self, saved: Saved) -> Iterator[EventBatch]:
         """Go on where the last run stopped, though the log may have been rotated since."""
         place = saved.place
-        if saved.unconfirmed:
-            self.counters.lost += saved.unconfirmed
-            self.counters.gaps += 1
-            self._decoder.sink.notice(
-                LOST,
-                "reader-restart",
-                self._clock(),
-                count=saved.unconfirmed,
-                evidence={"why": "handed out before the last run ended, and perhaps never judged"},
-            )
         old = self.path if self._log.inode == place.inode and self._log.holds(place) else find_place(self.path, place)
         if old is None and self._log.holds(place):
             old = self.path
         if old is None:
             self._restore(place, exact=False)
             self._gap("the log was truncated, or rotated and removed, before it was read to its end")
+            self._say_unconfirmed(saved)
             return
         self._learn_to(old, place)
         if saved.settled:
@@ -180,10 +172,31 @@ class LogCollector:
             self._decoder.settle()
             self._decoder.sink.muted = False
             self._settled = True
-        if old != self.path:
+        self._say_unconfirmed(saved)
+        if old == self.path:
+            self._read_on(place.offset)
+            return
+        rest = LogFile(old)
+        if not rest.packed:
+            # It is read like the log itself, until `_follow` finds what came after it.
             self._log.close()
-            self._log = LogFile(old)
-        self._read_on(place.offset)
+            self._log = rest
+            self._read_on(place.offset)
+            return
+        later = rotated(self.path, rest.modified_ns)
+        rest.close()
+        yield from self._read_through(old, place.offset)
+        for path in later:
+            yield from self._read_through(path, 0)
+        self._read_on(0)
+
+    def _say_unconfirmed(self, saved: Saved) -> None:
+        if saved.unconfirmed:
+            self.counters.lost += saved.unconfirmed
+            self.counters.gaps += 1
+            why = {"why": "handed out before the last run ended, and perhaps never judged"}
+            sink = self._decoder.sink
+            sink.notice(LOST, "reader-restart", self._clock(), count=saved.unconfirmed, evidence=why)
 
     def _learn_to(self, log: Path, place: Place) -> None:
         """Learn who was connected at `place` in this file, from what was kept and the lines since."""
