@@ -67,7 +67,7 @@ def log_blind_spots(decoder: LogDecoder) -> Sequence[BlindSpot]:
         spots.append(_NO_PUBLISHES)
     elif not decoder.debug:
         spots.append(_UNPROVED)
-    if not decoder.grants_seen:
+    if Kind.GRANT not in seen:
         spots.append(_NO_GRANTS)
     if Kind.CONNECTED not in seen:
         spots.append(_NO_CONNECTS)

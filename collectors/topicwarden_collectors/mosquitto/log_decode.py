@@ -256,7 +256,8 @@ class LogDecoder:
             if message.startswith(b"\t"):
                 self.debug = True
             mine = self._subscribing.line(time_ns, message, kind, rest, cut, self.grants_seen)
-            self.grants_seen = self.grants_seen or self._subscribing.granted
+            if self._subscribing.granted:
+                self._saw_grant()
             if self._subscribing.over:
                 self._subscribing = None
             if mine:
@@ -330,8 +331,8 @@ class LogDecoder:
         else:
             # It may be a client's doing: who is connected is not forgotten on its word.
             self.sessions.complete = False
-        self._forget_types()
         if doing == b"starting":
+            self._forget_types()
             self.sink.count("broker_starts")
 
     def _unknown(self, time_ns: int, message: bytes, cut: bool) -> None:
@@ -355,7 +356,7 @@ class LogDecoder:
 
     def _granted(self, time_ns: int, grant: tuple[bytes, int, bytes], certainty: Certainty) -> None:
         client_id, qos, filter_ = grant
-        self.grants_seen = True
+        self._saw_grant()
         client = self.sessions.find(name(client_id))
         self.sink.event(time_ns, Action.SUBSCRIBE, client, Outcome.ALLOWED, certainty, topic=filter_, qos=qos)
 
@@ -487,6 +488,10 @@ class LogDecoder:
     def _forged(self, time_ns: int, scope: str, witness: bytes, lines: int = 1) -> None:
         self.sink.count("forged_lines", lines)
         self.sink.notice(FORGED, scope, time_ns, witness=witness, evidence={"lines": lines})
+
+    def _saw_grant(self) -> None:
+        self.grants_seen = True
+        self.kinds_seen.add(Kind.GRANT)
 
     def _forget_types(self) -> None:
         self.debug = None

@@ -61,7 +61,7 @@ FIRST_WORDS: Final = frozenset(
 
 
 class Kind:
-    """The groups of `KNOWN`."""
+    """The groups of `KNOWN`, and one more."""
 
     RECEIVED = 1
     DENIED = 2
@@ -85,6 +85,8 @@ class Kind:
     TLS_ERROR = 20
     PROTOCOL_NAME = 21
     OTHER = 22
+    GRANT = 23
+    """Of type subscribe; `KNOWN` cannot tell them."""
 
 
 DEBUG_KINDS: Final = frozenset(
