@@ -60,7 +60,7 @@ class LogDecoder:
         """
         self.sink = LogSink(tables, broker, counters if counters is not None else Counters())
         self.sessions = Sessions(broker, capacity)
-        self.clock = LogClock(zone, base_ns, grammar.KNOWN.match)
+        self.clock = LogClock(zone, base_ns, self._is_brokers)
         self.version: bytes | None = None
         """The broker's version, once it has said so."""
         self.debug: bool | None = None
@@ -191,6 +191,11 @@ class LogDecoder:
         self.sessions.complete = False
         self._will_topic = False
         self._protocol_name = 0
+
+    def _is_brokers(self, message: bytes) -> bool:
+        """Whether a line without its stamp begins like one of the broker's, or tells of our own client."""
+        own = self.sink.ignored
+        return grammar.KNOWN.match(message) is not None or (own is not None and message.startswith(own.encode() + b" "))
 
     # One line
 

@@ -112,6 +112,37 @@ def _tls(options: SourceOptions) -> ssl.SSLContext:
     return context
 
 
+class _Client(paho.Client):
+    """paho that closes a socket whose TLS handshake failed; 2.1.0 leaves that to the garbage collector."""
+
+    def __init__(self, address: Address, client_id: str) -> None:
+        super().__init__(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            protocol=MQTTProtocolVersion.MQTTv5,
+            reconnect_on_failure=False,
+        )
+        self._address = address
+
+    def _create_socket(self) -> socket.socket:
+        """Connect; overrides paho's own."""
+        address = self._address
+        connection = socket.create_connection((address.host, address.port), _STEP_S)
+        if address.tls is None:
+            return connection
+        try:
+            wrapped = address.tls.wrap_socket(connection, server_hostname=address.host, do_handshake_on_connect=False)
+        except BaseException:
+            connection.close()
+            raise
+        try:
+            wrapped.do_handshake()
+        except BaseException:
+            wrapped.close()
+            raise
+        return wrapped
+
+
 class SysLink:
     """A connection that has subscribed to `FILTER`. Each one has a client id of its own."""
 
@@ -128,15 +159,7 @@ class SysLink:
         self._news = asyncio.Event()
         self._ready: asyncio.Future[str | None] | None = None
         self._ended: str | None = None
-        client = paho.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=self.client_id,
-            protocol=MQTTProtocolVersion.MQTTv5,
-            reconnect_on_failure=False,
-        )
-        client.connect_timeout = _STEP_S
-        if address.tls is not None:
-            client.tls_set_context(address.tls)
+        client = _Client(address, self.client_id)
         if address.username is not None:
             client.username_pw_set(address.username, address.password)
         client.on_connect = self._on_connect
