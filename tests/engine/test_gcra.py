@@ -55,7 +55,7 @@ def test_columns_police_as_one_event_at_a_time_however_they_are_cut(
     count = np.array([e[3] if counted else 1 for e in events], np.int64)
     limit = np.array(limits, np.int64)[slot]
     tat = np.zeros(6, np.int64)
-    got = []
+    got: list[int] = []
     edges = [0, *sorted(min(c, len(events)) for c in cuts), len(events)]
     for a, b in itertools.pairwise(edges):
         part = slice(a, b)

@@ -146,9 +146,12 @@ class LookAlikes:
         """Return the policy's filter that spells out what this topic only looks like."""
         if folded.count("/") != topic.count("/"):
             return None
+        found = self._skeletons.match(folded)
+        if not found.always and not found.bound:
+            return None
         user = None if client.user is None else skeleton(client.user)
         levels = topic.split("/")
-        for index in self._skeletons.match(folded).for_client(user, skeleton(client.client_id)):
+        for index in found.for_client(user, skeleton(client.client_id)):
             rule = classifier.book.rules[self._spelled[index]]
             own = {"%u": client.user, "%c": client.client_id}
             different = [

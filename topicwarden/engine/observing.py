@@ -45,16 +45,26 @@ def report_overflow(ledger: Ledger, lane: Lane, batch: EventBatch) -> None:
     evicted = (lane.tables.clients.evicted, lane.tables.resources.evicted)
     if evicted == lane.evicted or not len(batch):
         return
-    time = int(batch.time_ns[-1])
     for what, before, now in zip(("clients", "topics"), lane.evicted, evicted, strict=True):
         if now > before:
-            ledger.record(
-                "TW902",
-                broker=lane.client(int(batch.client[-1])).broker,
-                scope=(what,),
-                first_ns=time,
-                last_ns=time,
-                count=now - before,
-                evidence={"what": what, "table": f"{what} of one source"},
-            )
+            _overflowed(ledger, lane, batch, what, now - before)
     lane.evicted = evicted
+
+
+def report_uncounted(ledger: Ledger, lane: Lane, batch: EventBatch, before: int) -> None:
+    """TW902: the ledger is full, so new causes are only counted. `before`: its overflow when last called."""
+    if ledger.overflow > before and len(batch):
+        _overflowed(ledger, lane, batch, "findings", ledger.overflow - before)
+
+
+def _overflowed(ledger: Ledger, lane: Lane, batch: EventBatch, what: str, count: int) -> None:
+    time = int(batch.time_ns[-1])
+    ledger.record(
+        "TW902",
+        broker=lane.client(int(batch.client[-1])).broker,
+        scope=(what,),
+        first_ns=time,
+        last_ns=time,
+        count=count,
+        evidence={"what": what},
+    )

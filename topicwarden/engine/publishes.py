@@ -41,8 +41,11 @@ def decide(
     classifier: Classifier, lane: Lane, client: npt.NDArray[np.uint32], resource: npt.NDArray[np.uint32]
 ) -> npt.NDArray[np.int32]:
     """Return the verdict number of each (client, resource) pair of two columns; both must have been classified."""
-    owned = (lane.owner_user.take(resource) == lane.user_hash.take(client)).view(np.uint8)
-    owned |= (lane.owner_client.take(resource) == lane.client_hash.take(client)).view(np.uint8) << np.uint8(1)
+    owned = np.zeros(len(client), np.uint8)
+    if classifier.book.compares_user:
+        owned |= (lane.owner_user.take(resource) == lane.user_hash.take(client)).view(np.uint8)
+    if classifier.book.compares_client:
+        owned |= (lane.owner_client.take(resource) == lane.client_hash.take(client)).view(np.uint8) << np.uint8(1)
     verdict = classifier.decide(lane.identity.take(client), lane.topic_class.take(resource), owned)
     if not verdict.all():
         missing = np.flatnonzero(verdict == MISSING)

@@ -119,6 +119,9 @@ class RuleBook:
                 )
             )
         self.index = FilterIndex([rule.topic for rule in self.rules])
+        levels = {level for topic in self.index.filters for level in topic.split("/")}
+        self.compares_user, self.compares_client = "%u" in levels, "%c" in levels
+        """Whether a publish rule has a level that must equal the user name, the client id."""
         self.asks_user = any(
             member.user is not None or member.anonymous for role in self.roles for member in role.members
         ) or any(
