@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -142,6 +144,35 @@ def test_a_ring_overwritten_while_it_is_copied_gives_only_whole_events_and_an_ex
     assert seen.sequences == sorted(set(seen.sequences))
     assert counters.lost > 0
     assert len(seen.rows) + counters.lost + counters.unresolved == 2100
+
+
+PRODUCER = """
+import sys
+from pathlib import Path
+from tests.mosquitto.ring_writer import RingWriter
+writer = RingWriter(Path(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.readline()
+for turn in range(400):
+    writer.publish_many(150, b"t%d" % (turn % 7))
+"""
+
+
+def test_a_producer_faster_than_us_in_another_process_never_gives_a_torn_event(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PRODUCER, str(tmp_path / "m.ring")]
+    root = Path(__file__).resolve().parents[2]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root) as producer:
+        assert producer.stdin is not None
+        assert producer.stdout is not None
+        producer.stdout.readline()
+        collector = RingCollector(tmp_path / "m.ring")
+        producer.stdin.write(b"go\n")
+        producer.stdin.flush()
+        seen = follow(collector, until=lambda _: producer.poll() is not None)
+    counters = collector.counters
+    assert counters.decode_errors == {}
+    assert seen.sequences == sorted(set(seen.sequences))
+    assert len(seen.rows) + counters.lost + counters.unresolved == 60_000
 
 
 def test_sequence_numbers_that_wrap_are_no_gap(tmp_path: Path) -> None:

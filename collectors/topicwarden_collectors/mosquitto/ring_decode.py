@@ -35,8 +35,8 @@ from topicwarden_collectors.mosquitto.ring_names import NameWindow
 Slots = npt.NDArray[np.uint8]
 """Whole slots: shape (n, 32)."""
 
-BLOCK_SLOTS: Final = 1 << 16
-"""Most slots decoded at once."""
+BLOCK_SLOTS: Final = 60 << 10
+"""Most slots decoded at once; so many events fit one batch over tables of the default size."""
 LOST: Final = "TW901"
 MALFORMED: Final = "TW903"
 
@@ -92,9 +92,9 @@ class RingDecoder:
         self._clients: NameWindow[Client] = NameWindow(tables.clients, window)
         self._topics: NameWindow[Resource] = NameWindow(tables.resources, window)
         self._nobody = Client(broker, "mqtt", "")
-        # A batch uses at most three quarters of a table, so that there always is something else to forget: this does
-        # what `must_flush` is for, without looking at every name.
-        self._batch_events = min(tables.clients.capacity, tables.resources.capacity) * 3 // 4
+        # A batch uses at most half of a table, as `must_flush` asks, so that there always is something else to forget.
+        # Two less: for "none", and because the name window may touch one number needlessly.
+        self._batch_events = min(tables.clients.capacity, tables.resources.capacity) // 2 - 2
         self._carry: Slots = np.empty((0, layout.SLOT_SIZE), np.uint8)
         self._resolvable_from = 0
         self._excused_more = 0

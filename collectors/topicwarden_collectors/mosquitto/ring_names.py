@@ -50,8 +50,8 @@ class NameWindow(Generic[T]):
     def numbers(self, ids: npt.NDArray[np.uint32], none: T) -> npt.NDArray[np.uint32]:
         """Return the table's numbers for identifiers that `knows` is true of; `none` is what 0 stands for.
 
-        All are marked as used. The caller sees to it that one batch asks for no more identifiers than three
-        quarters of the table's capacity, so that there is always something else to forget.
+        All are marked as used. The caller sees to it that one batch asks for no more identifiers than half the
+        table's capacity, so that there is always something else to forget.
         """
         places = ids & self._mask
         numbers: npt.NDArray[np.uint32] = self._numbers[places]
