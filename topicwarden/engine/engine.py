@@ -174,8 +174,8 @@ class Engine:
 def _keep_memory() -> None:
     """Make the allocator keep the memory of a batch's arrays for the next batch.
 
-    glibc gives back what is free above a threshold, and every batch then faults its pages in anew: 2 000 page faults and
-    40 % of the time for 65 536 events (glibc 2.36). Freeing one block of up to 32 MiB raises that threshold to twice
-    the block's size (mallopt(3), M_MMAP_THRESHOLD); the block itself is never touched. Elsewhere this does nothing.
+    glibc gives back what is free above a threshold, and every batch then faults its pages in anew: 2 000 page faults
+    and 40 % of the time for 65 536 events. Freeing one block of up to 32 MiB raises that threshold to twice the block's
+    size (mallopt(3), M_MMAP_THRESHOLD); the block itself is never touched. Elsewhere this does nothing.
     """
     np.empty(30 << 20, np.uint8)

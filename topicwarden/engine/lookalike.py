@@ -8,6 +8,7 @@ occur by accident count, the newcomer is accused, and never the client whose top
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -21,6 +22,8 @@ from topicwarden.events import Client, EventBatch
 from topicwarden.patterns import FilterIndex, filter_problem, skeleton
 
 _GENERATION: Final = 1 << 17
+_KEPT: Final = 1 << 16
+"""Answers kept of each of two questions."""
 _LIST_CHARACTERS: Final = ("+", "#", "%u", "%c")
 
 Principal = tuple[str, str | None, str | None, str]
@@ -59,6 +62,9 @@ class LookAlikes:
                     filters.append(folded)
                     self._spelled.append(rule.number)
         self._skeletons = FilterIndex(filters)
+        # A flood of publishes outside the policy asks again and again for the same names.
+        self._folded = lru_cache(_KEPT)(skeleton)
+        self._matching = lru_cache(_KEPT)(self._skeletons.match)
 
     # -- what was seen -----------------------------------------------------------------------------------------------
 
@@ -125,7 +131,7 @@ class LookAlikes:
 
     def _model(self, client: Client, topic: str) -> tuple[str, int] | None:
         """Return what a topic of this client looks like, and after which event that is so; None: nothing known."""
-        folded = skeleton(topic)
+        folded = self._folded(topic)
         if self._classifier:
             spelled = self._spelled_out(self._classifier, client, topic, folded)
             if spelled is not None:
@@ -146,12 +152,13 @@ class LookAlikes:
         """Return the policy's filter that spells out what this topic only looks like."""
         if folded.count("/") != topic.count("/"):
             return None
-        found = self._skeletons.match(folded)
+        found = self._matching(folded)
         if not found.always and not found.bound:
             return None
-        user = None if client.user is None else skeleton(client.user)
+        user = None if client.user is None else self._folded(client.user)
+        numbers = found.for_client(user, self._folded(client.client_id))
         levels = topic.split("/")
-        for index in found.for_client(user, skeleton(client.client_id)):
+        for index in numbers:
             rule = classifier.book.rules[self._spelled[index]]
             own = {"%u": client.user, "%c": client.client_id}
             different = [
