@@ -382,6 +382,16 @@ def test_a_name_that_the_table_forgot_comes_back_under_its_old_identifier() -> N
     assert max(reader.batches) <= 8  # half of the table, as must_flush asks
 
 
+def test_making_room_for_a_new_name_never_takes_an_old_one_that_the_same_batch_uses() -> None:
+    reader = Reader(small_tables()).decode(b"".join(ring.topic(i, b"t%d" % i) for i in range(1, 18)))
+    used = [[1], [2, 3, 4, 5, 6], [7, 8, 9, 10, 11], [12, 13, 14, 15], [1, 16, 17]]
+    for sequence, group in enumerate(used):
+        events = b"".join(ring.event(0, i, sequence * 10 + n, time_ns=i) for n, i in enumerate(group))
+        reader.decode(events, position=reader.decoder.position or 0)
+    assert reader.decoder.tables.resources.evicted > 0
+    assert [row["resource"]["name"] for row in reader.rows] == [f"t{i}" for group in used for i in group]
+
+
 def test_position_and_sequence_stand_after_each_batch_while_it_is_handed_out() -> None:
     data = ring.client(1) + b"".join(ring.event(1, 0, sequence) for sequence in range(30)) + ring.mark(2)
     decoder = RingDecoder(small_tables(), "b", slot_count=1024)
