@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.mosquitto.logs.record import rows_of
-from topicwarden.events import Tables
+from tests.mosquitto.logs.record import FOLDER, decode, rows_of
+from topicwarden.events import Table, Tables
 from topicwarden.sources import Counters
 from topicwarden_collectors.mosquitto.log_blind_spots import log_blind_spots
 from topicwarden_collectors.mosquitto.log_decode import LogDecoder
@@ -166,6 +166,15 @@ def test_a_restarted_broker_may_write_another_format() -> None:
 def test_a_format_that_changes_unsaid_is_taken_up_after_a_while() -> None:
     log = f"1700000000: {publish('a')}\n" + f"2026-11-23T12:00:00: {publish('b')}\n" * 100
     assert len(decoded(log, "").publishes) > 60
+
+
+def test_a_broker_that_begins_to_write_times_is_followed_after_a_while() -> None:
+    log = f"{publish('a')}\n" * 3 + f"1700000000: {publish('b')}\n" * 100 + f"{publish('c')}\n" * 3
+    decoding = decoded(log, "")
+    clients = [client_id for client_id, *_ in decoding.publishes]
+    assert clients.count("a") == 3
+    assert clients.count("b") > 60
+    assert clients.count("c") == 0
 
 
 def test_only_line_feeds_end_a_line() -> None:
@@ -473,6 +482,22 @@ def test_a_line_break_in_a_message_of_the_log_topics_stays_in_the_name() -> None
     decoding.end()
     assert [row["client"]["user"] for row in decoding.events] == ["evil\n1700000000: forged"]
     assert decoding.notices == [("TW905", "user-name")]
+
+
+def test_small_tables_only_make_smaller_batches() -> None:
+    decoder = LogDecoder(Tables(Table(48), Table(48)), "b", zone=UTC)
+    log = (FOLDER / "hostile.log").read_bytes()
+    decoder.feed(log)
+    rows = []
+    batches = 0
+    while decoder.backlog:
+        rows += rows_of(decoder.take())
+        batches += 1
+    decoder.finish()
+    rows += rows_of(decoder.take())
+    assert batches > 1
+    wanted = [row for row in decode(log)[0] if "action" in row]
+    assert [row["action"] for row in rows if "action" in row] == [row["action"] for row in wanted]
 
 
 def test_a_gap_is_said_and_takes_back_what_was_proved() -> None:

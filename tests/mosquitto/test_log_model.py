@@ -241,7 +241,7 @@ def test_with_debug_lines_all_that_is_decoded_has_happened(
     assert published <= decoded + sum(seen.counters.decode_errors.values())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(st.booleans(), st.booleans(), CLIENTS, st.lists(STEP, max_size=14))
 def test_without_debug_lines_nothing_is_exact_and_nobody_is_accused_of_publishing(
     modern: bool,

@@ -59,8 +59,10 @@ class Connecting:
             self._sessions.opened(name(found[0]), found[1])
 
     def arrived(self, time_ns: int, line: ConnectLine, text: bytes, cut: bool, certainty: Certainty) -> None:
-        """Take a connect line that is whole, or cut at the longest line's end."""
+        """Take a connect line that is whole, or cut at the longest line's end; the next may be its client's."""
         self.flush()
+        for reading in line.readings:
+            self._sessions.may_be_connected(name(reading.client_id))
         self._arrival = _Arrival(time_ns, line, cut, certainty, text)
 
     def weaken(self) -> None:

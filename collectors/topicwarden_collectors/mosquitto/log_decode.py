@@ -21,23 +21,22 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from datetime import tzinfo
-from typing import Any, Final
+from typing import Any
 
 from topicwarden.events import Action, Certainty, EventBatch, Outcome, Tables
 from topicwarden.sources import Counters
 from topicwarden_collectors.mosquitto import log_grammar as grammar
 from topicwarden_collectors.mosquitto.log_connecting import Connecting
-from topicwarden_collectors.mosquitto.log_forgery import BrokenLine, Quarantine, Verdict, ends_with_id
+from topicwarden_collectors.mosquitto.log_forgery import Quarantine
 from topicwarden_collectors.mosquitto.log_grammar import DEBUG_KINDS, MAX_LINE, Kind
 from topicwarden_collectors.mosquitto.log_lines import Line, LineSplitter
 from topicwarden_collectors.mosquitto.log_publishing import Publishing
 from topicwarden_collectors.mosquitto.log_sessions import CAPACITY, Sessions, name
-from topicwarden_collectors.mosquitto.log_sink import FORGED, LOST, MALFORMED, LogSink
+from topicwarden_collectors.mosquitto.log_sink import LOST, MALFORMED, LogSink
 from topicwarden_collectors.mosquitto.log_subscribing import Subscribing
+from topicwarden_collectors.mosquitto.log_suspects import Suspects
 from topicwarden_collectors.mosquitto.log_time import LogClock
 from topicwarden_collectors.mosquitto.log_titled import Titled
-
-MAX_BROKEN_IDS: Final = 64
 
 
 class LogDecoder:
@@ -76,15 +75,11 @@ class LogDecoder:
         self._connecting = Connecting(self.sink, self.sessions)
         self._titled = Titled(self.sink, self.sessions, self._connecting)
         self._subscribing: Subscribing | None = None
-        self._quarantine: Quarantine | None = None
+        self._suspects = Suspects(self.sink, self.sessions, self._connecting, self._message_of, self._forget_types)
         self._arrival: Quarantine | None = None
         """A good connect line whose will line has not come yet."""
         self._will_topic = False
         self._protocol_name = 0
-        self._broken_ids: dict[bytes, tuple[bytes, ...]] = {}
-        """Client ids that hold line breaks: their first line, and the others."""
-        self._broken: BrokenLine | None = None
-        self._replayed: Line | None = None
 
     # What the shell calls
 
@@ -126,8 +121,7 @@ class LogDecoder:
             self._publishing.waiting
             or self._connecting.waiting
             or self._subscribing is not None
-            or self._quarantine is not None
-            or self._broken is not None
+            or self._suspects.waiting
             or self._will_topic
         )
 
@@ -151,15 +145,19 @@ class LogDecoder:
     def take(self, limit: int = 16_384) -> EventBatch:
         """Decode lines until about `limit` events or the tables are full; call again while there is a `backlog`."""
         lines, tables, sink = self._lines, self.sink.tables, self.sink
+        # A line makes few entries and `must_flush` leaves half of the tables free, so not each line needs to ask.
+        at_once = max(1, min(64, tables.clients.capacity // 32, tables.resources.capacity // 32))
         while lines and len(sink) < limit and not tables.must_flush:
-            self._decode(lines.popleft())
+            for _ in range(min(at_once, len(lines), limit)):
+                if not lines:
+                    break
+                self._decode(lines.popleft())
         return sink.take()
 
     def settle(self) -> None:
         """Nothing more has come for a while: decide what waits with what is known. Call only without a backlog."""
-        while self._quarantine is not None or self._broken is not None:
-            self._release()
-            self._end_broken()
+        while self._suspects.waiting:
+            self._lines.extend(self._suspects.release())
             while self._lines:
                 self._decode(self._lines.popleft())
         self._publishing.flush()
@@ -201,12 +199,8 @@ class LogDecoder:
 
     def _decode(self, line: Line) -> None:
         raw = line.raw
-        if self._quarantine is not None:
-            if not self._quarantine.takes(line):
-                self._lines.appendleft(line)
-                self._release()
-            return
-        if self._broken is not None and self._is_of_broken(line):
+        if self._suspects.waiting:
+            self._lines.extendleft(reversed(self._suspects.take(line)))
             return
         found = self.clock.split(raw)
         if found is None:
@@ -218,8 +212,13 @@ class LogDecoder:
         match = grammar.KNOWN.match(message)
         if match is not None:
             kind, rest = int(match.lastindex or 0), message[match.end() :]
+            self.clock.confirm()
         else:
             kind, rest = 0, message
+            if self.clock.stamped is False and self._subscribing is None and self.clock.reconsider(raw) is not None:
+                self.sink.count("format_changes")
+                self._lines.appendleft(line)
+                return
             if self.clock.shared and message.startswith(b"#011"):
                 message = b"\t" + message[4:]  # so rsyslog writes a tab
         cut = len(raw) - start >= MAX_LINE
@@ -228,12 +227,12 @@ class LogDecoder:
             if not self._titled.line(time_ns, line.level, message, kind, rest, cut, self.version):
                 self._other(time_ns, message, kind or Kind.OTHER, rest, cut, Certainty.EXACT)
             return
-        if self._broken_ids and self._breaks_off(time_ns, line, message):
+        if self._suspects.breaks_off(time_ns, line, message):
             return
         if self._protocol_name:
             # Six bytes of a CONNECT are logged unchecked as protocol name (2.0.11, 2.1.2); they may be line feeds.
             self._protocol_name = 0 if b'"' in message else self._protocol_name - 1
-            self._forged(time_ns, "protocol-name", message)
+            self._suspects.forged(time_ns, "protocol-name", message)
             return
         if self._arrival is not None and not self._follows_arrival(line, kind):
             return
@@ -268,7 +267,7 @@ class LogDecoder:
             if mine:
                 return
         if self.debug is False and kind in DEBUG_KINDS and kind not in (Kind.SUBSCRIBE, Kind.UNSUBSCRIBE):
-            self._forged(time_ns, "log-type", message)
+            self._suspects.forged(time_ns, "log-type", message)
             return
         if self.sessions.imitators and not self.debug and self._may_be_grant(message):
             self.sink.error("ambiguous")
@@ -378,7 +377,7 @@ class LogDecoder:
             return
         size = len(raw.raw) - start
         if line.unfinished is not None:
-            self._quarantine = Quarantine(time_ns, rest, size, whole=False)
+            self._suspects.begin(Quarantine(time_ns, rest, size, whole=False))
             return
         self._connecting.arrived(time_ns, line, message, cut, certainty)
         if not self.clock.shared and not cut:  # syslog may drop lines of type debug
@@ -398,8 +397,7 @@ class LogDecoder:
             self._connecting.named()
             return True
         if self.debug:
-            self._quarantine = arrival
-            arrival.takes(line)
+            self._suspects.begin(arrival, line)
             return False
         if self.debug is None:
             self.debug = False
@@ -407,92 +405,9 @@ class LogDecoder:
         self._connecting.named()
         return True
 
-    def _release(self) -> None:
-        """Decide what of the quarantine was forged; the rest is to be decoded again."""
-        quarantine, self._quarantine = self._quarantine, None
-        if quarantine is None:
-            return
-        verdict = quarantine.judge(self._message_of)
-        if verdict.forged:
-            self._forged_connect(quarantine, verdict)
-        elif quarantine.whole:
-            # No sign of a forgery: the log's types must have changed without the broker saying so.
-            self._forget_types()
-            self._connecting.weaken()
-        else:
-            self.sink.error("cut")
-            self.sessions.unreadable = True
-        self._lines.extendleft(reversed(quarantine.lines[verdict.forged :]))
-
-    def _forged_connect(self, quarantine: Quarantine, verdict: Verdict) -> None:
-        self._connecting.drop_arrival()
-        client = None
-        connect = grammar.read_connected(quarantine.first, False)
-        if verdict.reading is None or connect is None:
-            self.sessions.unreadable = True
-        else:
-            reading = verdict.reading
-            client = self._connecting.broken(quarantine.time_ns, connect.address, connect.port, reading)
-            first, *others = reading.client_id.split(b"\n")
-            if others and len(self._broken_ids) < MAX_BROKEN_IDS:
-                self._broken_ids[first] = tuple(others)
-        lines = [line.raw for line in quarantine.lines[: verdict.forged]]
-        self.sink.count("forged_lines", len(lines))
-        self.sink.notice(
-            FORGED,
-            "user-name",
-            quarantine.time_ns,
-            client=client,
-            witness=self._telling(lines),
-            evidence={"lines": len(lines)},
-        )
-
     def _message_of(self, raw: bytes) -> bytes | None:
         found = self.clock.split(raw)
         return None if found is None else raw[found[2] :]
-
-    def _telling(self, lines: list[bytes]) -> bytes:
-        """Return the first line that reads like one of the broker's, else the first."""
-        for raw in lines:
-            message = self._message_of(raw)
-            if message is not None and grammar.KNOWN.match(message):
-                return raw
-        return lines[0]
-
-    def _breaks_off(self, time_ns: int, line: Line, message: bytes) -> bool:
-        """Whether the line may be the first part of one that names a client whose id holds line breaks."""
-        if line is self._replayed:
-            return False
-        for first, others in self._broken_ids.items():
-            if ends_with_id(message, first):
-                self._broken = BrokenLine(line, time_ns, others)
-                return True
-        return False
-
-    def _is_of_broken(self, line: Line) -> bool:
-        """Hand a line to the broken one before it; return whether it was dealt with."""
-        broken = self._broken
-        if broken is None:
-            return False
-        belongs = broken.takes(line)
-        if belongs is None:
-            self._broken = None
-            self._forged(broken.time_ns, "client-id", broken.lines[0].raw, lines=len(broken.lines))
-        elif not belongs:
-            self._lines.appendleft(line)
-            self._end_broken()
-        return True
-
-    def _end_broken(self) -> None:
-        """The lines were not what they seemed: they are to be decoded again."""
-        broken, self._broken = self._broken, None
-        if broken is not None:
-            self._replayed = broken.first
-            self._lines.extendleft(reversed([broken.first, *broken.lines]))
-
-    def _forged(self, time_ns: int, scope: str, witness: bytes, lines: int = 1) -> None:
-        self.sink.count("forged_lines", lines)
-        self.sink.notice(FORGED, scope, time_ns, witness=witness, evidence={"lines": lines})
 
     def _saw_grant(self) -> None:
         self.grants_seen = True

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 MAX_LINE: Final = 999
 """Bytes of the longest line Mosquitto 2.0 and 2.1 write, timestamp included (a buffer of 1000)."""
@@ -115,8 +115,7 @@ _PUBLISH: Final = re.compile(
 _TAIL_TEXT: Final = b"', ... ("
 
 
-@dataclass(frozen=True, slots=True)
-class PublishReading:
+class PublishReading(NamedTuple):
     """One way to read a PUBLISH line."""
 
     client_id: bytes
@@ -126,8 +125,7 @@ class PublishReading:
     topic: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class PublishLine:
+class PublishLine(NamedTuple):
     """All the ways to read a PUBLISH line; more than one only when a name imitates the grammar."""
 
     readings: tuple[PublishReading, ...]
@@ -143,8 +141,9 @@ def read_publish(rest: bytes, cut: bool) -> PublishLine:
     if match is not None and not cut and b" (d" not in match[6]:
         client_id, _, qos, retain, mid, topic, size = match.groups()
         if (qos == b"0") is (mid == b"0"):
-            reading = PublishReading(client_id, int(qos), int(retain), int(mid), topic)
-            return PublishLine((reading,) if _can_be_topic(topic) else (), int(size), False)
+            if b"+" in topic or b"#" in topic or not topic:
+                return PublishLine((), int(size), False)
+            return PublishLine((PublishReading(client_id, int(qos), int(retain), int(mid), topic),), int(size), False)
     size_known = -1
     tail = _TAIL.search(rest)
     end = len(rest)

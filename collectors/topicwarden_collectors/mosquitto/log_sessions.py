@@ -40,7 +40,7 @@ class Sessions:
         self._unannounced: dict[str, None] = {}
         self._late_ends: OrderedDict[str, None] = OrderedDict()
         self.imitators: dict[str, None] = {}
-        """Connected clients whose id begins like a line of the broker's."""
+        """Ids of clients that are, or may be, connected, that begin like a line of the broker's."""
 
     def __len__(self) -> int:
         return len(self._clients)
@@ -94,14 +94,20 @@ class Sessions:
             self._unannounced.pop(client_id, None)
         else:
             self._unannounced[client_id] = None
-        if client_id.partition(" ")[0] in FIRST_WORDS:
-            self.imitators[client_id] = None
+        self.may_be_connected(client_id)
         self.changed = True
         if len(self._clients) > self.capacity:
             forgotten, _ = self._clients.popitem(last=False)
             self._drop(forgotten)
             self.forgotten += 1
             self.complete = False
+
+    def may_be_connected(self, client_id: str) -> None:
+        """Be wary of lines that begin like this id, though it is not certain that a client has it."""
+        if client_id.partition(" ")[0] in FIRST_WORDS:
+            self.imitators[client_id] = None
+            if len(self.imitators) > _NAMELESS_CAPACITY:
+                self.imitators.pop(next(iter(self.imitators)))
 
     def _drop(self, client_id: str) -> None:
         self._unannounced.pop(client_id, None)

@@ -185,7 +185,7 @@ class LogClock:
         return found
 
     def confirm(self) -> None:
-        """Note that a line without a stamp was one of the broker's."""
+        """Note that a line in this format was one of the broker's."""
         self._stray = 0
 
     def reconsider(self, line: bytes) -> tuple[int, int, int] | None:
