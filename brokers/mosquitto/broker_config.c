@@ -135,10 +135,13 @@ static bool add_listener(struct tw_broker_config *config, char **rest, int *list
 
 static bool read_file(struct reader *reader, const char *path, int level);
 
+/* The broker's order (2.0.11 to 2.1, conf_includedir.c): letter by letter, and of two letters that differ only in case
+ * the capital comes first, whatever follows. So A2.conf is read before a1.conf. */
 static int by_name(const void *left, const void *right) {
-    const char *const *a = left, *const *b = right;
-    int order = strcasecmp(*a, *b);
-    return order ? order : strcmp(*a, *b);
+    const char *a = *(const char *const *)left, *b = *(const char *const *)right;
+    while(*a && *a == *b) a++, b++;
+    int order = toupper((unsigned char)*a) - toupper((unsigned char)*b);
+    return order ? order : (unsigned char)*a - (unsigned char)*b;
 }
 
 static bool read_folder(struct reader *reader, const char *folder) {
