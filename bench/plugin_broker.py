@@ -78,6 +78,7 @@ def reading(ring: Path) -> Iterator[dict[str, int]]:
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
     process = multiprocessing.get_context("spawn").Process(target=reader, args=(ring, theirs))
     process.start()
+    theirs.close()  # so that a reader that dies is an error here and not an endless wait
     result: dict[str, int] = {}
     try:
         ours.recv()

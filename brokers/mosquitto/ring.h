@@ -62,6 +62,8 @@ static inline void tw_ring_event(struct tw_event *event) {
     tw_ring_begin(1);
     tw_ring_slot(event);
     tw_ring_commit();
+    /* The ring is larger than the caches: have the line after next there by the time it is written. */
+    __builtin_prefetch(tw_ring.slots + ((tw_ring.head + 4) & tw_ring.mask) * TW_SLOT_SIZE, 1);
     if((++tw_ring.events & 0xff) == 0) tw_ring_publish_counters();
 }
 
