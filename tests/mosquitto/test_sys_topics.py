@@ -298,6 +298,24 @@ def test_a_queue_that_overflows_drops_counts_and_says_so(tmp_path: Path) -> None
     assert (collector.counters.lost, collector.counters.decode_errors) == (100, {"too_long": 1})
 
 
+def test_it_can_be_cancelled_at_any_moment(tmp_path: Path) -> None:
+    # asyncio.wait_for of Python 3.11 swallows a cancellation that comes together with a message.
+    with mosquitto(tmp_path, CONFIG) as broker:
+
+        async def run(seconds: float) -> None:
+            watch = Watching(SysCollector(source(broker)))
+            task = asyncio.ensure_future(watch.drain())
+            await asyncio.sleep(seconds)
+            task.cancel()
+            await asyncio.wait({task}, timeout=5)
+            assert task.cancelled()
+
+        before = set(threading.enumerate())
+        for step in range(150):
+            asyncio.run(run(step % 15 / 1000))
+        assert set(threading.enumerate()) <= before
+
+
 @pytest.mark.parametrize(
     "source",
     ["mqtt://", "http://h", "mqtt://h:x", "mqtt://h:99999", "mqtt://h/topic", "mqtt://user:secret@h", "mqtt://[::1"],

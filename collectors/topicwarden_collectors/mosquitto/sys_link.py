@@ -178,7 +178,8 @@ class SysLink:
             raise ObservationError(_unreachable(self.address, error)) from error
         self._client.loop_start()
         try:
-            refusal = await asyncio.wait_for(self._ready, _ANSWER_S)
+            async with asyncio.timeout(_ANSWER_S):
+                refusal = await self._ready
         except TimeoutError as error:
             problem = f"{self.address.text} does not answer like an MQTT broker"
             hint = "check the port; TLS listeners need mqtts://, websockets are not supported"
@@ -188,8 +189,10 @@ class SysLink:
 
     async def wait(self, seconds: float) -> None:
         """Return when there is something new, or after so many seconds."""
+        # Not wait_for: that of Python 3.11 swallows a cancellation that comes together with the news.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._news.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
         self._news.clear()
 
     def take(self) -> tuple[list[tuple[str, bytes, bool]], int]:

@@ -126,7 +126,8 @@ class SysCollector:
         pause = self._backoff_s
         while not self._is_closing():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._closed.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._closed.wait()
                 return
             try:
                 await self._connect()
