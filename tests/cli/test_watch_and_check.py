@@ -7,6 +7,7 @@ import signal
 import subprocess
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,12 @@ def policy(tmp_path: Path) -> Path:
 
 def accused(stdout: str) -> set[tuple[str, str]]:
     return {(finding["code"], finding["client"]["client_id"]) for finding in findings(stdout) if finding["client"]}
+
+
+def _summary(stdout: str) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads(stdout.splitlines()[-1])
+    assert summary["type"] == "summary"
+    return summary
 
 
 @pytest.mark.parametrize("suffix", ["arrow", "jsonl"])
@@ -102,14 +109,16 @@ def test_killed_and_started_again_it_repeats_nothing(tmp_path: Path, policy: Pat
             first.wait_for(READY)
             publish(broker.port, "stranger-1", "a")
             first.wait_for("stranger-1")
-            publish(broker.port, "sensor-1", "plant/sensor-1/telemetry")
+            publish(broker.port, "after-it", "a")
+            first.wait_for("after-it")  # so that all of stranger-1's events, its disconnect too, were handed over
             first.process.kill()
         publish(broker.port, "stranger-2", "a")
         with watch("--policy", policy, "--state", state, "-f", "jsonl", f"ring:{ring}") as second:
             second.wait_for("stranger-2")
             second.process.send_signal(signal.SIGINT)
             assert second.process.wait(20) == 1
-    assert "stranger-1" not in second.stdout
+    assert "stranger-1" not in {client for _, client in accused(second.stdout)}
+    assert not {row["client_id"] for row in _summary(second.stdout)["inventory"] if row["publishes"]} - {"stranger-2"}
 
 
 def test_metrics_are_served_while_watching(tmp_path: Path, policy: Path) -> None:
