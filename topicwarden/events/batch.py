@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from topicwarden.events.tables import Client, Resource, Tables
+from topicwarden.events.tables import Client, Resource, ResourceKind, Tables
 
 
 class Action(IntEnum):
@@ -81,6 +81,46 @@ class Notice:
     evidence: Mapping[str, str | int | float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Right:
+    """One thing a grant lets its holder do."""
+
+    action: Action
+    """PUBLISH, SUBSCRIBE or CONFIGURE."""
+    resource: Resource
+    """Something that exists at the broker; an EXCHANGE stands for some key in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class GrantChange:
+    """A change of what the broker grants, while it was observed.
+
+    What the change means is worked out where the broker's own rules are known, on the names the broker has: `gained`
+    and `lost` list the rights that differ before and after. So a permission that only matters for names nobody has yet
+    changes no right.
+    """
+
+    time_ns: int
+    grantee: Client
+    """Whose grants changed: broker, user and virtual host, as far as they are concerned; no address or client id."""
+    what: str
+    """Kind of change: `permission`, `topic permission`, `user`, `tags`, `password`, `virtual host`."""
+    by: Client | None = None
+    """Who changed it; None when the broker does not say."""
+    before: str | None = None
+    """The grant before, in the broker's own words; '' = there was none, None = not known."""
+    after: str | None = None
+    """The grant after; '' = there is none now."""
+    gained: Sequence[Right] = ()
+    lost: Sequence[Right] = ()
+    unlisted: int = 0
+    """Rights gained or lost that did not fit in the lists."""
+    powers: Sequence[str] = ()
+    """Powers over the broker itself that the grantee got: `administrator`, `impersonator` …"""
+    certainty: Certainty = Certainty.EXACT
+    """How well `gained` and `lost` are known."""
+
+
 @dataclass(slots=True)
 class EventBatch:
     """Events as columns of equal length; row i of every column is event i, in the order the source gave them.
@@ -112,6 +152,8 @@ class EventBatch:
     """Client numbers that got a new meaning since the batch before: forget what you knew of them."""
     new_resources: Sequence[int]
     notices: Sequence[Notice] = ()
+    changes: Sequence[GrantChange] = ()
+    """Changes of grants, in order; each also has a GRANT_CHANGE event among the rows."""
 
     def __len__(self) -> int:
         return len(self.time_ns)
@@ -134,7 +176,12 @@ COLUMNS: Final[Mapping[str, type[np.generic]]] = {
 """The columns of a batch, in order, with their types."""
 
 
-def finish_batch(tables: Tables, columns: Mapping[str, npt.ArrayLike], notices: Sequence[Notice] = ()) -> EventBatch:
+def finish_batch(
+    tables: Tables,
+    columns: Mapping[str, npt.ArrayLike],
+    notices: Sequence[Notice] = (),
+    changes: Sequence[GrantChange] = (),
+) -> EventBatch:
     """Build a batch from columns (keys of `COLUMNS`) and finish it in the tables. Every producer ends here."""
     arrays: dict[str, Any] = {name: np.asarray(columns[name], dtype) for name, dtype in COLUMNS.items()}
     batch = EventBatch(
@@ -142,6 +189,7 @@ def finish_batch(tables: Tables, columns: Mapping[str, npt.ArrayLike], notices: 
         new_clients=tables.clients.take_redefined(),
         new_resources=tables.resources.take_redefined(),
         notices=notices,
+        changes=changes,
         **arrays,
     )
     tables.tick()
@@ -155,6 +203,7 @@ class EventBuilder:
         self.tables = tables
         self._rows: list[tuple[int, int, int, int, int, int, int, float, int, int, int, int]] = []
         self._notices: list[Notice] = []
+        self._changes: list[GrantChange] = []
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -167,6 +216,22 @@ class EventBuilder:
     def notice(self, notice: Notice) -> None:
         """Append something to say about the observing itself."""
         self._notices.append(notice)
+
+    def change(self, change: GrantChange, *, with_event: bool = True) -> None:
+        """Append a change of grants, with its GRANT_CHANGE event: by whoever made it, else by the grantee."""
+        self._changes.append(change)
+        if not with_event:
+            return
+        who = change.grantee
+        about = f"{change.what} of {who.user or 'everybody'}" + (f" in {who.vhost}" if who.vhost else "")
+        self.add(
+            change.time_ns,
+            Action.GRANT_CHANGE,
+            change.by or who,
+            Resource(ResourceKind.GRANT, about),
+            Outcome.ALLOWED,
+            Certainty.EXACT,
+        )
 
     def add(
         self,
@@ -205,5 +270,6 @@ class EventBuilder:
     def take(self) -> EventBatch:
         """Return what was added since the last call and finish that batch in the tables."""
         columns = list(zip(*self._rows, strict=True)) if self._rows else [()] * len(COLUMNS)
-        notices, self._rows, self._notices = self._notices, [], []
-        return finish_batch(self.tables, dict(zip(COLUMNS, columns, strict=True)), notices)
+        notices, changes = self._notices, self._changes
+        self._rows, self._notices, self._changes = [], [], []
+        return finish_batch(self.tables, dict(zip(COLUMNS, columns, strict=True)), notices, changes)

@@ -4,8 +4,9 @@ Two forms, told apart by content when read and by suffix when written:
 
 - Arrow IPC stream (`.arrow`): the batch's columns; `client` and `resource` are dictionary columns of structs whose
   text fields are UTF-8 bytes (binary, because brokers pass names that are not always valid UTF-8). Any Arrow reader
-  opens it. Notices travel in each batch's custom metadata under `notices`, as JSON.
-- JSON lines (`.jsonl`): one event (see `topicwarden.events.rows`) or `{"notice": …}` a line, after a header line.
+  opens it. Notices and grant changes travel in each batch's custom metadata under `notices` and `changes`, as JSON.
+- JSON lines (`.jsonl`): one event (see `topicwarden.events.rows`), `{"notice": …}` or `{"change": …}` a line, after a
+  header line.
 """
 
 from __future__ import annotations
@@ -21,11 +22,20 @@ import numpy as np
 import pyarrow as pa
 
 from topicwarden.errors import ConfigurationError, ObservationError, Problem
-from topicwarden.events.batch import COLUMNS, EventBatch, EventBuilder, Notice, finish_batch
-from topicwarden.events.rows import client_row, event_from_row, notice_from_row, notice_row, resource_row, to_rows
+from topicwarden.events.batch import COLUMNS, EventBatch, EventBuilder, GrantChange, Notice, finish_batch
+from topicwarden.events.rows import (
+    change_from_row,
+    change_row,
+    client_row,
+    event_from_row,
+    notice_from_row,
+    notice_row,
+    resource_row,
+    to_rows,
+)
 from topicwarden.events.tables import NO_RESOURCE, Client, Identity, Resource, ResourceKind, Tables
 
-VERSION: Final = 1
+VERSION: Final = 2
 ARROW_MAGIC: Final = b"\xff\xff\xff\xff"
 JSONL_MAGIC: Final = b'{"topicwarden_events"'
 MAX_LINE: Final = 1 << 20
@@ -38,7 +48,7 @@ _CLIENT = pa.struct(
         *((name, pa.binary()) for name in ("tls_subject", "vhost", "identity")),
     ]
 )
-_RESOURCE = pa.struct([("kind", pa.uint8()), ("name", pa.binary()), ("length", pa.int64())])
+_RESOURCE = pa.struct([("kind", pa.uint8()), ("name", pa.binary()), ("length", pa.int64()), ("within", pa.binary())])
 _DICTIONARIES: Final = {"client": _CLIENT, "resource": _RESOURCE}
 _SCHEMA = pa.schema(
     [
@@ -81,8 +91,11 @@ class ArrowRecorder(Recorder):
         columns = [
             _dictionary(batch, name) if name in _DICTIONARIES else pa.array(getattr(batch, name)) for name in COLUMNS
         ]
-        notices = json.dumps([notice_row(notice) for notice in batch.notices])
-        self._writer.write_batch(pa.record_batch(columns, schema=_SCHEMA), custom_metadata={"notices": notices})
+        beside = {
+            "notices": json.dumps([notice_row(notice) for notice in batch.notices]),
+            "changes": json.dumps([change_row(change) for change in batch.changes]),
+        }
+        self._writer.write_batch(pa.record_batch(columns, schema=_SCHEMA), custom_metadata=beside)
         self._file.flush()
 
     def close(self) -> None:
@@ -101,6 +114,7 @@ class JsonlRecorder(Recorder):
     def write(self, batch: EventBatch) -> None:
         """Append a batch and hand it to the operating system."""
         self._file.writelines(json.dumps({"notice": notice_row(notice)}) + "\n" for notice in batch.notices)
+        self._file.writelines(json.dumps({"change": change_row(change)}) + "\n" for change in batch.changes)
         self._file.writelines(json.dumps(row) + "\n" for row in to_rows(batch))
         self._file.flush()
 
@@ -183,9 +197,10 @@ class Recording:
                     raise pa.ArrowInvalid("columns differ from the format's")
                 while True:
                     got = reader.read_next_batch_with_custom_metadata()
-                    metadata = got.custom_metadata
-                    notices = json.loads(metadata[b"notices"]) if metadata and b"notices" in metadata else []
-                    for batch in _from_arrow(got.batch, [notice_from_row(row) for row in notices], self.tables):
+                    beside = got.custom_metadata or {}
+                    notices = [notice_from_row(row) for row in json.loads(beside.get(b"notices", b"[]"))]
+                    changes = [change_from_row(row) for row in json.loads(beside.get(b"changes", b"[]"))]
+                    for batch in _from_arrow(got.batch, notices, changes, self.tables):
                         newest = max(newest, int(batch.time_ns.max(initial=0)))
                         yield batch
             except StopIteration:
@@ -205,6 +220,8 @@ class Recording:
                     row = json.loads(line)
                     if "notice" in row:
                         builder.notice(notice_from_row(row["notice"]))
+                    elif "change" in row:
+                        builder.change(change_from_row(row["change"]), with_event=False)
                     else:
                         event_from_row(row, builder)
                         newest = max(newest, row["time_ns"])
@@ -246,7 +263,9 @@ def _dictionary(batch: EventBatch, name: str) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(pa.array(indices.astype(np.int32)), pa.array(values, _DICTIONARIES[name]))
 
 
-def _from_arrow(record: pa.RecordBatch, notices: Sequence[Notice], tables: Tables) -> Iterator[EventBatch]:
+def _from_arrow(
+    record: pa.RecordBatch, notices: Sequence[Notice], changes: Sequence[GrantChange], tables: Tables
+) -> Iterator[EventBatch]:
     """Intern a record batch's dictionaries; yields several batches when it names more than the tables take at once."""
     columns: dict[str, Any] = {
         name: record.column(name).to_numpy(zero_copy_only=False) for name in COLUMNS if name not in _DICTIONARIES
@@ -261,7 +280,7 @@ def _from_arrow(record: pa.RecordBatch, notices: Sequence[Notice], tables: Table
         part = {name: column[start:stop] for name, column in columns.items()}
         part["client"] = _intern(indices["client"][start:stop], clients, tables.clients.intern)
         part["resource"] = _intern(indices["resource"][start:stop], resources, tables.resources.intern)
-        yield finish_batch(tables, part, notices if start == 0 else ())
+        yield finish_batch(tables, part, *((notices, changes) if start == 0 else ()))
 
 
 def _parts(rows: int, step: int) -> list[tuple[int, int]]:
@@ -284,7 +303,9 @@ def _client(row: Mapping[str, Any]) -> Client:
 
 def _resource(row: Mapping[str, Any]) -> Resource:
     kind = ResourceKind(row["kind"])
-    return NO_RESOURCE if kind is ResourceKind.NONE else Resource(kind, _to_text(row["name"]), row["length"] or -1)
+    if kind is ResourceKind.NONE:
+        return NO_RESOURCE
+    return Resource(kind, _to_text(row["name"]), row["length"] or -1, _to_text(row["within"] or b""))
 
 
 def _to_bytes(text: str) -> bytes:

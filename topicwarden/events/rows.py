@@ -15,8 +15,10 @@ from topicwarden.events.batch import (
     Certainty,
     EventBatch,
     EventBuilder,
+    GrantChange,
     Notice,
     Outcome,
+    Right,
     Shape,
 )
 from topicwarden.events.tables import NO_RESOURCE, Client, Identity, Resource, ResourceKind
@@ -26,7 +28,7 @@ def to_rows(batch: EventBatch) -> Iterator[dict[str, Any]]:
     """Yield each event as a dict of JSON values; what is not known is left out, so rows stay short.
 
     Keys: time_ns, action, outcome, certainty, client {broker, protocol, client_id, user, address, port, tls_subject,
-    vhost, identity}, resource {kind, name, length when cut}, size, entropy, shape, qos, retain, count
+    vhost, identity}, resource {kind, name, within, length when cut}, size, entropy, shape, qos, retain, count
     when not 1.
     """
     clients = batch.tables.clients.entries
@@ -96,6 +98,8 @@ def resource_row(resource: Resource | None) -> dict[str, Any] | None:
     if resource.kind is ResourceKind.NONE:
         return None
     row: dict[str, Any] = {"kind": resource.kind.name.lower(), "name": resource.name}
+    if resource.within:
+        row["within"] = resource.within
     if resource.truncated:
         row["length"] = resource.length
     return row
@@ -129,9 +133,10 @@ def client_from_row(row: Mapping[str, Any]) -> Client:
 
 def resource_from_row(row: Mapping[str, Any]) -> Resource:
     """Return the resource a row of `resource_row` describes."""
-    if not isinstance(row["name"], str):
-        raise TypeError("a resource's name is text")
-    return Resource(ResourceKind[row["kind"].upper()], row["name"], _integer(row.get("length", -1), -1, 2**32))
+    within = row.get("within", "")
+    if not isinstance(row["name"], str) or not isinstance(within, str):
+        raise TypeError("a resource's name and what it is within are text")
+    return Resource(ResourceKind[row["kind"].upper()], row["name"], _integer(row.get("length", -1), -1, 2**32), within)
 
 
 def notice_row(notice: Notice) -> dict[str, Any]:
@@ -154,6 +159,54 @@ def notice_from_row(row: Mapping[str, Any]) -> Notice:
     """Return the notice a row of `notice_row` describes."""
     client = row.get("client")
     return Notice(**{**row, "client": None if client is None else client_from_row(client)})
+
+
+def change_row(change: GrantChange) -> dict[str, Any]:
+    """Return a grant change as JSON values; what is empty or not known is left out."""
+    row: dict[str, Any] = {
+        "time_ns": change.time_ns,
+        "grantee": client_row(change.grantee),
+        "what": change.what,
+        "certainty": change.certainty.name.lower(),
+        "before": change.before,
+        "after": change.after,
+        "by": None if change.by is None else client_row(change.by),
+    }
+    for name, rights in (("gained", change.gained), ("lost", change.lost)):
+        if rights:
+            row[name] = [
+                {"action": right.action.name.lower(), "resource": resource_row(right.resource)} for right in rights
+            ]
+    if change.unlisted:
+        row["unlisted"] = change.unlisted
+    if change.powers:
+        row["powers"] = list(change.powers)
+    return {name: value for name, value in row.items() if value is not None}
+
+
+def change_from_row(row: Mapping[str, Any]) -> GrantChange:
+    """Return the change a row of `change_row` describes; raises KeyError, ValueError or TypeError for another row."""
+    by = row.get("by")
+    for name in ("before", "after"):
+        if not isinstance(row.get(name, ""), str):
+            raise TypeError(f"{name} is text")
+    return GrantChange(
+        time_ns=_integer(row["time_ns"], -(2**63), 2**63 - 1),
+        grantee=client_from_row(row["grantee"]),
+        what=str(row["what"]),
+        by=None if by is None else client_from_row(by),
+        before=row.get("before"),
+        after=row.get("after"),
+        gained=[_right(right) for right in row.get("gained", ())],
+        lost=[_right(right) for right in row.get("lost", ())],
+        unlisted=_integer(row.get("unlisted", 0), 0, 2**62),
+        powers=[str(power) for power in row.get("powers", ())],
+        certainty=Certainty[row["certainty"].upper()],
+    )
+
+
+def _right(row: Mapping[str, Any]) -> Right:
+    return Right(Action[row["action"].upper()], resource_from_row(row["resource"]))
 
 
 def _integer(value: Any, low: int, high: int) -> int:

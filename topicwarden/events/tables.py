@@ -63,6 +63,17 @@ class ResourceKind(IntEnum):
     """The event has no resource (connect, disconnect)."""
     TOPIC = 1
     """An MQTT topic name, or a topic filter in subscribe and unsubscribe events."""
+    KEY = 2
+    """An AMQP routing key, taken literally, in the exchange `within`; the default exchange is `amq.default`."""
+    BINDING = 3
+    """A binding key with wildcards (`*`, `#`) of the exchange `within`: what flows from it into a queue. A binding to
+    an exchange that does not look at keys (fanout, headers) is `#`, one to a direct exchange is a KEY."""
+    QUEUE = 4
+    """A queue: to consume from in subscribe events, to declare, purge or delete in configure events."""
+    EXCHANGE = 5
+    """An exchange as a whole: to declare or delete, or, in a `Right`, to publish to or bind to with any key."""
+    GRANT = 6
+    """What a grant change is about, in words: the name is for people only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +85,8 @@ class Resource:
     length: int = -1
     """The name's full length in bytes of UTF-8; larger than the name's own when the source cut it (then judge nothing
     that depends on the missing part). -1 stands for "not cut" and is replaced when built."""
+    within: str = ""
+    """Where the name counts: the exchange of a routing or binding key; '' where names stand alone."""
 
     def __post_init__(self) -> None:
         if self.length < 0:
@@ -83,6 +96,21 @@ class Resource:
     def truncated(self) -> bool:
         """Whether the source gave only the beginning of the name."""
         return self.length > len(self.name.encode("utf-8", "surrogatepass"))
+
+    @property
+    def label(self) -> str:
+        """How people are shown it; hostile text, so escape before printing."""
+        match self.kind:
+            case ResourceKind.KEY:
+                return f"exchange {self.within}, key {self.name}"
+            case ResourceKind.BINDING:
+                return f"exchange {self.within}, binding key {self.name}"
+            case ResourceKind.QUEUE:
+                return f"queue {self.name}"
+            case ResourceKind.EXCHANGE:
+                return f"exchange {self.name}"
+            case _:
+                return self.name
 
 
 NO_RESOURCE = Resource(ResourceKind.NONE, "")
