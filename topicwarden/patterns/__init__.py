@@ -1,5 +1,23 @@
-"""Topic names and filters: validity, matching one or many, inclusion with a witness, look-alikes. Pure; no I/O."""
+"""Topic names and filters: validity, matching one or many, inclusion with a witness, look-alikes. Pure; no I/O.
 
+MQTT's are in `mqtt`, `filter_index` and `inclusion`; the routing and binding keys of AMQP 0-9-1 topic exchanges in
+`dotted`, `dotted_index` and `dotted_inclusion`, in the same three steps.
+"""
+
+from topicwarden.patterns.dotted import (
+    KEY_MAX_BYTES,
+    KeyPattern,
+    KeyWord,
+    SpecialWord,
+    bind_key,
+    binding_problem,
+    key_matches,
+    key_problem,
+    literal_key,
+    parse_binding,
+)
+from topicwarden.patterns.dotted_inclusion import KeyUnion, key_overlap
+from topicwarden.patterns.dotted_index import DottedIndex
 from topicwarden.patterns.filter_index import NO_MATCHES, BoundMatch, Constraint, FilterIndex, Matches
 from topicwarden.patterns.inclusion import BUDGET, Answer, Covered, FilterUnion, Undecided, Witness, overlap, uncovered
 from topicwarden.patterns.mqtt import (
@@ -15,28 +33,46 @@ from topicwarden.patterns.mqtt import (
     topic_problem,
 )
 from topicwarden.patterns.names import skeleton, unsafe_characters
+from topicwarden.patterns.syntax import KEYS, TOPICS, Pattern, Syntax
 
 __all__ = [
     "BUDGET",
+    "KEYS",
+    "KEY_MAX_BYTES",
     "MAX_BYTES",
     "NO_MATCHES",
+    "TOPICS",
     "Answer",
     "BoundMatch",
     "Constraint",
     "Covered",
+    "DottedIndex",
     "FilterIndex",
     "FilterUnion",
+    "KeyPattern",
+    "KeyUnion",
+    "KeyWord",
     "Level",
     "LevelPattern",
     "Matches",
+    "Pattern",
     "Special",
+    "SpecialWord",
+    "Syntax",
     "Undecided",
     "Witness",
     "bind",
+    "bind_key",
+    "binding_problem",
     "filter_problem",
+    "key_matches",
+    "key_overlap",
+    "key_problem",
+    "literal_key",
     "matches",
     "overlap",
     "parse",
+    "parse_binding",
     "skeleton",
     "strip_share",
     "topic_problem",

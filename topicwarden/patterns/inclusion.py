@@ -32,7 +32,10 @@ class Covered:
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """`topic` is matched by the filter and by none of the others; none with fewer levels is."""
+    """`topic` is matched by the filter and by none of the others; none with fewer levels is.
+
+    For binding keys it is a routing key, and its levels are words.
+    """
 
     topic: str
 
@@ -86,7 +89,7 @@ class FilterUnion:
             else:
                 spelled = [node.literal for node in active if node.literal]
                 avoided[len(name)] = spelled
-                name.append(_fresh(spelled))
+                name.append(fresh_name(spelled))
                 active = wild
             if any(node.rest for node in active):
                 return Covered()
@@ -158,8 +161,8 @@ def _possible(pattern: LevelPattern) -> bool:
     return sum(len(level.encode()) for level in literals) + max(fixed - 1, 0) <= MAX_BYTES
 
 
-def _fresh(spelled: Sequence[Container[str]]) -> str:
-    """Return a short, readable level name that is in none of the containers."""
+def fresh_name(spelled: Sequence[Container[str]]) -> str:
+    """Return a short, readable level name (or word) that is in none of the containers."""
     names = chain(_SHORT_NAMES, (f"x{number}" for number in count(1)))
     return next(name for name in names if not any(name in literals for literals in spelled))
 
