@@ -78,7 +78,7 @@ def _vhost_problem(address: Address, vhost: str, words: str) -> Problem:
         return Problem(
             f"{address.text} lets the user {who!r} not into the virtual host {vhost!r}",
             hint=f"rabbitmqctl set_permissions -p '{vhost}' '{who}' '^amq\\.gen-.*$' '^amq\\.gen-.*$' "
-            "'^(amq\\.gen-.*|amq\\.rabbitmq\\.(trace|event|log)|topicwarden\\.audit)$'",
+            "'^(amq\\.gen-.*|amq\\.rabbitmq\\.(trace|event|log)|amq\\.topicwarden\\.audit)$'",
         )
     return Problem(
         f"{address.text} does not open the virtual host {vhost!r}", hint="the broker's log says why: it may be stopped"
