@@ -10,23 +10,30 @@ import numpy as np
 
 from topicwarden.engine.payload import entropy_threshold
 from topicwarden.engine.subscribes import everything
-from topicwarden.events import Action, Certainty, Client, EventBatch, Identity, Outcome, Resource, Shape
+from topicwarden.events import Action, Certainty, Client, EventBatch, Identity, Outcome, Resource, ResourceKind, Shape
 from topicwarden.findings import Catalogue, Ledger
 from topicwarden.patterns import (
     Covered,
+    KeyUnion,
     bind,
+    bind_key,
     filter_problem,
+    key_matches,
+    key_overlap,
+    literal_key,
     matches,
     overlap,
     parse,
+    parse_binding,
     skeleton,
     strip_share,
     uncovered,
     unsafe_characters,
 )
-from topicwarden.policy import Payload, Policy, PublishRule, Rate, Thresholds
+from topicwarden.policy import Payload, Policy, PublishRule, Rate, SubscribeRule, Thresholds, Within
 
 SECOND = 1_000_000_000
+ACTING = (Action.PUBLISH, Action.SUBSCRIBE, Action.CONFIGURE)
 
 
 class Oracle:
@@ -43,7 +50,7 @@ class Oracle:
         self.first: int | None = None
         self.topics: set[str] = set()
         self.registered: set[str] = set()
-        self.skeletons: dict[str, tuple[str, object]] = {}
+        self.skeletons: dict[object, tuple[str, object]] = {}
 
     def run(self, batches: Iterable[EventBatch]) -> Ledger:
         for batch in batches:
@@ -70,9 +77,7 @@ class Oracle:
         kind = self.ledger.catalogue[code]
         accepted = None
         if self.policy:
-            covering = [
-                e for e in self.policy.exceptions if e.covers(code, kind.name, self.client, self.resource.name or None)
-            ]
+            covering = [e for e in self.policy.exceptions if e.covers(code, kind.name, self.client, self.resource)]
             holding = [e for e in covering if time < e.until_ns]
             if holding:
                 accepted = f"{holding[0].reason} (until {holding[0].until.isoformat()})"
@@ -81,7 +86,7 @@ class Oracle:
                 self.ledger.record(
                     "TW910",
                     broker=self.client.broker,
-                    scope=(e.finding, str(e.client), e.topic or "", e.until.isoformat()),
+                    scope=e.scope,
                     first_ns=time,
                     last_ns=time,
                     count=self.event["count"] if count is None else count,
@@ -96,7 +101,7 @@ class Oracle:
             last_ns=time,
             count=times,
             certainty=Certainty.UNKNOWN if self.outcome is Outcome.UNKNOWN else self.certainty,
-            witnesses={self.resource.name: times} if self.resource.name and about else None,
+            witnesses={self.resource.label: times} if self.resource.label and about else None,
             evidence=evidence,
             accepted=accepted,
         )
@@ -150,22 +155,11 @@ class Oracle:
             or self.client.identity is not Identity.UNKNOWN
             or not self.asks_user()
         )
-        if self.policy and not denied and not known and action in (Action.PUBLISH, Action.SUBSCRIBE):
+        if self.policy and not denied and not known and action in ACTING:
             self.report("TW901", ("user name not known",))
-        if (
-            self.policy
-            and known
-            and not roles
-            and not denied
-            and action
-            in (
-                Action.CONNECT,
-                Action.PUBLISH,
-                Action.SUBSCRIBE,
-            )
-        ):
+        if self.policy and known and not roles and not denied and action in (Action.CONNECT, *ACTING):
             self.report("TW230")
-        if denied and action in (Action.PUBLISH, Action.SUBSCRIBE):
+        if denied and action in ACTING:
             over = self.above(("denied", self.client.principal), self.thresholds.denials, self.event["count"])
             if over:
                 self.report("TW301", count=over)
@@ -177,16 +171,23 @@ class Oracle:
                 self.report("TW302", (self.client.address or "an unknown address", user), count=over, about=False)
         if action is Action.PUBLISH:
             self.publish(denied, roles, known)
-        elif action is Action.SUBSCRIBE:
-            self.subscribe(denied, roles, known)
+        elif action in (Action.SUBSCRIBE, Action.CONFIGURE):
+            self.subscribe(action, denied, roles, known)
 
     def asks_user(self) -> bool:
         assert self.policy
         roles = self.policy.roles.values()
         members = [m for role in roles for m in role.members]
-        topics = [rule.topic or "" for role in roles for rule in role.publish]
-        topics += [rule.topic for role in roles for rule in role.subscribe]
-        return any(m.user is not None or m.anonymous for m in members) or any("%u" in t.split("/") for t in topics)
+        rules: list[Any] = [rule for role in roles for rule in (*role.publish, *role.subscribe)]
+        written = [rule.topic or "" for rule in rules]
+        dotted = [rule.key or "" for rule in rules]
+        dotted += [rule.queue for role in roles for rule in role.consume]
+        dotted += [rule.queue or rule.exchange or "" for role in roles for rule in role.configure]
+        return (
+            any(m.user is not None or m.anonymous for m in members)
+            or any("%u" in text.split("/") for text in written)
+            or any("%u" in text.split(".") for text in dotted)
+        )
 
     def rules(self, roles: list[str]) -> list[tuple[str, PublishRule]]:
         assert self.policy
@@ -194,8 +195,14 @@ class Oracle:
             (role, rule)
             for role in roles
             for rule in self.policy.roles[role].publish
-            if rule.topic and matches(rule.topic, self.resource.name, self.client.user, self.client.client_id)
+            if self.is_for(rule) and hits(self.resource, pattern(rule), self.client.user, self.client.client_id)
         ]
+
+    def is_for(self, rule: PublishRule | SubscribeRule | Within) -> bool:
+        """Whether the rule is about names of the event's kind."""
+        if is_topic(self.resource):
+            return rule.topic is not None
+        return rule.exchange is not None and rule.exchange == self.resource.within
 
     def publish(self, denied: bool, roles: list[str], known: bool) -> None:
         resource = self.resource
@@ -223,15 +230,15 @@ class Oracle:
         name = strip_share(resource.name)[1]
         if resource.length > self.thresholds.max_name_length:
             self.report("TW206", ("length",))
-        elif len(name.split("/")) > self.thresholds.max_levels:
+        elif len(levels(resource, name)) > self.thresholds.max_levels:
             self.report("TW206", ("levels",))
         elif unsafe_characters(resource.name):
             self.report("TW206", ("characters",))
 
     def novelty(self) -> None:
-        if self.resource.name in self.topics:
+        if self.resource.label in self.topics or self.resource.made_up:
             return
-        self.topics.add(self.resource.name)
+        self.topics.add(self.resource.label)
         assert self.first is not None
         factor = 10 if self.steady - self.first < 600 * SECOND else 1
         if self.above(("new", self.client.principal), self.thresholds.new_topics, 1, factor):
@@ -245,14 +252,14 @@ class Oracle:
             interval = _rate(rule.rate).emission_interval_ns
             key = ("messages", who, role, self.place(role, rule), tuple(self.policy_roles()))
             if over := self.over(key, interval, interval * (rule.effective_burst or 0), times):
-                self.report("TW211", (role, rule.topic or ""), count=over)
+                self.report("TW211", (role, shown(rule)), count=over)
         if all(rule.byte_rate for rule in rules) and size > 0:
             role, rule = min(allowing, key=lambda r: _byte_generosity(r[1]))
             rate = _rate(rule.byte_rate)
             key = ("bytes", who, role, self.place(role, rule), tuple(self.policy_roles()))
             cost, limit = max(1, rate.cost_ns(size)), rate.cost_ns(rule.effective_byte_burst or 0)
             if over := self.over(key, cost, limit, times):
-                self.report("TW212", (role, rule.topic or ""), count=over)
+                self.report("TW212", (role, shown(rule)), count=over)
         if all(rule.max_size is not None for rule in rules):
             most = max(rule.max_size or 0 for rule in rules)
             if size > most:
@@ -286,11 +293,11 @@ class Oracle:
                 self.report("TW212", scope, count=over)
 
     def payloads(self) -> None:
-        size, entropy, name = self.event["size"], self.event["entropy"], self.resource.name
+        size, entropy = self.event["size"], self.event["entropy"]
         if self.policy and not self.resource.truncated:
             for rule in self.policy.naming:
-                if matches(rule.within.topic, name) and (wrong := self.misnamed(rule)) is not None:
-                    self.report("TW204", (rule.within.topic, str(wrong)))
+                if self.within(rule.within) and (wrong := self.misnamed(rule)) is not None:
+                    self.report("TW204", (shown(rule.within), str(wrong)))
                     break
         if (
             self.payload.max_entropy is not None
@@ -302,17 +309,25 @@ class Oracle:
             self.report("TW222")
         if self.resource.truncated:
             return
-        if self.shape in (Shape.BASE64, Shape.HEX) and any(matches(f, name) for f in self.payload.no_encoded):
+        if self.shape in (Shape.BASE64, Shape.HEX) and self.in_topics(self.payload.no_encoded):
             self.report("TW223", (self.shape.name.lower(),))
-        if self.shape is Shape.BINARY and any(matches(f, name) for f in self.payload.text_only):
+        if self.shape is Shape.BINARY and self.in_topics(self.payload.text_only):
             self.report("TW224")
 
+    def in_topics(self, filters: Iterable[str]) -> bool:
+        return is_topic(self.resource) and any(matches(f, self.resource.name) for f in filters)
+
+    def within(self, branch: Within) -> bool:
+        if branch.queue is not None:
+            return False  # nobody publishes to a queue
+        return self.is_for(branch) and hits(self.resource, pattern(branch), None, "")
+
     def misnamed(self, rule: Any) -> int | None:
-        levels = self.resource.name.split("/")
-        for number, (level, pattern) in enumerate(zip(levels, rule.levels, strict=False), 1):
-            if not re.fullmatch(pattern, level):
+        given = levels(self.resource)
+        for number, (level, regex) in enumerate(zip(given, rule.levels, strict=False), 1):
+            if not re.fullmatch(regex, level):
                 return number
-        if len(levels) < len(rule.levels) or (len(levels) > len(rule.levels) and not rule.more):
+        if len(given) < len(rule.levels) or (len(given) > len(rule.levels) and not rule.more):
             return 0
         return None
 
@@ -323,27 +338,27 @@ class Oracle:
         if self.resource.truncated:
             return
         folded = skeleton(topic)
-        seen = self.skeletons.get(folded)
+        where = (self.resource.kind, self.resource.within, folded)
+        seen = self.skeletons.get(where)
         if self.policy is None:
             accused = seen is not None and seen[0] != topic and self.imitates(seen[0], seen[1])
         else:
             accused = outside and (
                 self.imitates_policy(folded)
-                or (seen is not None and seen[0] != topic and not self.spelled(_different(topic, seen[0])))
+                or (seen is not None and seen[0] != topic and not self.spelled(self.different(topic, seen[0])))
             )
         if accused:
-            self.report("TW205", (topic,))
+            self.report("TW205", (self.resource.label,))
         if (allowed or self.policy is None) and seen is None:
-            self.skeletons[folded] = (topic, self.client.principal)
+            self.skeletons[where] = (topic, self.client.principal)
 
     def imitates(self, other: str, principal: object) -> bool:
-        topic = self.resource.name
-        levels, others = topic.split("/"), other.split("/")
+        given, others = levels(self.resource), levels(self.resource, other)
         if principal == self.client.principal:
             return False
-        if len(levels) != len(others):
+        if len(given) != len(others):
             return True
-        differing = [(a, b) for a, b in zip(levels, others, strict=True) if a != b]
+        differing = [(a, b) for a, b in zip(given, others, strict=True) if a != b]
         if all(a in (self.client.user, self.client.client_id) for a, _ in differing):
             return False
         return all(
@@ -356,17 +371,25 @@ class Oracle:
         user = None if self.client.user is None else skeleton(self.client.user)
         for role in self.policy.roles.values():
             for rule in role.publish:
-                written = (rule.topic or "").split("/")
-                looks = "/".join(level if level in ("+", "#", "%u", "%c") else skeleton(level) for level in written)
-                if all(level in ("+", "#", "%u", "%c") for level in written):
+                if not self.is_for(rule):
                     continue
-                if matches(looks, folded, user, skeleton(self.client.client_id)):
-                    given = self.resource.name.split("/")
+                written = levels(self.resource, pattern(rule))
+                special = specials(self.resource)
+                one, rest = special[:2]
+                looks = separator(self.resource).join(
+                    level if level in special else skeleton(level) for level in written
+                )
+                if all(level in special for level in written) or rest in written[:-1]:
+                    continue
+                if len(levels(self.resource, folded)) != len(levels(self.resource)):
+                    continue
+                if hits(self.resource, looks, user, skeleton(self.client.client_id), folded):
+                    given = levels(self.resource)
                     own = {"%u": self.client.user, "%c": self.client.client_id}
                     different = [
                         i
                         for i, level in enumerate(written)
-                        if level not in ("+", "#") and own.get(level, level) != given[i]
+                        if level not in (one, rest) and own.get(level, level) != given[i]
                     ]
                     if different and not self.spelled(different):
                         return True
@@ -377,54 +400,113 @@ class Oracle:
         assert self.policy
         for role in self.policy.roles.values():
             for rule in role.publish:
-                written = (rule.topic or "").split("/")
-                if any_identity(written, self.resource.name) and all(
-                    i < len(written) and written[i] not in ("+", "#", "%u", "%c") for i in different
+                if not self.is_for(rule):
+                    continue
+                written = levels(self.resource, pattern(rule))
+                if any_identity(written, self.resource) and all(
+                    i < len(written) and written[i] not in specials(self.resource) for i in different
                 ):
                     return True
         return False
 
+    def different(self, one: str, other: str) -> list[int]:
+        a, b = levels(self.resource, one), levels(self.resource, other)
+        return [i for i in range(len(a)) if len(a) != len(b) or a[i] != b[i]]
+
     # -- subscriptions ------------------------------------------------------------------------------------------------
 
-    def subscribe(self, denied: bool, roles: list[str], known: bool) -> None:
-        assert not denied or self.outcome is Outcome.DENIED
-        wanted = strip_share(self.resource.name)[1]
-        if not denied:
-            self.names(self.resource)
+    def subscribe(self, action: Action, denied: bool, roles: list[str], known: bool) -> None:
+        resource = self.resource
+        if not denied and action is Action.SUBSCRIBE:
+            self.names(resource)
         if self.policy is None:
-            if not denied and everything(wanted):
+            if not denied and action is Action.SUBSCRIBE and everything(resource):
                 self.report("TW240")
             return
-        if not roles or not known or self.resource.truncated or filter_problem(wanted):
+        if not roles or not known or resource.truncated:
             return
-        allowed = [
-            bind(rule.topic, self.client.user, self.client.client_id)
-            for role in roles
-            for rule in self.policy.roles[role].subscribe
-        ]
-        if isinstance(uncovered(wanted, allowed), Covered):
+        if resource.kind is ResourceKind.TOPIC:
+            wanted: Any = strip_share(resource.name)[1]
+            if filter_problem(wanted):
+                return
+        elif resource.kind is ResourceKind.BINDING:
+            wanted = parse_binding(resource.name)
+        else:
+            wanted = literal_key(resource.name)
+        user, client_id = self.client.user, self.client.client_id
+        allowed: list[Any] = []
+        for role in (self.policy.roles[name] for name in roles):
+            binds = any(rule.exchange for rule in role.subscribe)
+            if resource.kind is ResourceKind.TOPIC:
+                allowed += [bind(rule.topic, user, client_id) for rule in role.subscribe if rule.topic]
+            elif resource.kind in (ResourceKind.BINDING, ResourceKind.KEY):
+                keys = [rule.key for rule in role.subscribe if rule.exchange == resource.within]
+                allowed += [bind_key(key or "", user, client_id) for key in keys]
+            elif resource.kind is ResourceKind.QUEUE:
+                rules = role.consume if action is Action.SUBSCRIBE else role.configure
+                allowed += [bind_key(rule.queue, user, client_id) for rule in rules if rule.queue]
+                allowed += [parse_binding("amq.*")] * binds
+            else:
+                allowed += [bind_key(rule.exchange, user, client_id) for rule in role.configure if rule.exchange]
+        if resource.kind is ResourceKind.TOPIC:
+            covered = isinstance(uncovered(wanted, allowed), Covered)
+            touching = any(overlap(parse(wanted), one) is not None for one in allowed)
+        else:
+            covered = isinstance(KeyUnion(allowed).uncovered(wanted), Covered)
+            touching = any(key_overlap(wanted, one) is not None for one in allowed)
+        if covered:
             if denied:
-                self.report("TW303", ("subscribe",))
+                self.report("TW303", (action.name.lower(),))
         elif not denied:
-            if any(overlap(parse(wanted), one) is not None for one in allowed):
-                self.report("TW203", (self.resource.name,))
+            if action is Action.CONFIGURE:
+                self.report("TW208")
+            elif touching:
+                self.report("TW203", (resource.label,))
             else:
                 self.report("TW202")
 
 
-def any_identity(written: list[str], topic: str) -> bool:
-    """Whether a filter matches for some user and client id."""
-    given = topic.split("/")
-    users: set[str | None] = {given[i] for i, level in enumerate(written) if level == "%u" and i < len(given)} or {None}
-    clients: set[str | None] = {given[i] for i, level in enumerate(written) if level == "%c" and i < len(given)} or {
-        None
-    }
-    return any(matches("/".join(written), topic, user, client) for user in users for client in clients)
+# -- names -----------------------------------------------------------------------------------------------------------
 
 
-def _different(one: str, other: str) -> list[int]:
-    a, b = one.split("/"), other.split("/")
-    return [i for i in range(len(a)) if len(a) != len(b) or a[i] != b[i]]
+def is_topic(resource: Resource) -> bool:
+    return resource.kind is ResourceKind.TOPIC
+
+
+def separator(resource: Resource) -> str:
+    return "/" if is_topic(resource) else "."
+
+
+def specials(resource: Resource) -> tuple[str, str, str, str]:
+    return ("+" if is_topic(resource) else "*", "#", "%u", "%c")
+
+
+def levels(resource: Resource, name: str | None = None) -> list[str]:
+    return (resource.name if name is None else name).split(separator(resource))
+
+
+def pattern(rule: PublishRule | SubscribeRule | Within) -> str:
+    return rule.topic if rule.topic is not None else rule.key or ""
+
+
+def shown(rule: PublishRule | Within) -> str:
+    return rule.topic if rule.topic is not None else f"exchange {rule.exchange}, key {rule.key}"
+
+
+def hits(resource: Resource, text: str, user: str | None, client_id: str, name: str | None = None) -> bool:
+    name = resource.name if name is None else name
+    if is_topic(resource):
+        return matches(text, name, user, client_id)
+    return key_matches(bind_key(text, user, client_id), name)
+
+
+def any_identity(written: list[str], resource: Resource) -> bool:
+    """Whether a pattern matches for some user and client id."""
+    given = levels(resource)
+    users: set[str | None] = {*given, None}
+    return any(
+        hits(resource, separator(resource).join(written), user, client or "") for user in users for client in users
+    )
 
 
 def _rate(rate: Rate | None) -> Rate:

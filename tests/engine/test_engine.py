@@ -163,3 +163,102 @@ def test_the_engine_equals_the_oracle_however_events_are_cut(
     assert summary(parts.ledger) == expected
     assert [f.evidence for f in whole.ledger.findings()] == [f.evidence for f in parts.ledger.findings()]
     assert [f.fingerprint for f in whole.ledger.findings()] == [f.fingerprint for f in parts.ledger.findings()]
+
+
+EXCHANGES = ["x", "y", "amq.topic"]
+keys = st.sampled_from(["a", "a.b", "a.b.c", "", "a.B", "b1.a", "bl.a", "a..b", "u.a", "amq.gen-x", "p.т"])
+key_patterns = st.sampled_from(["#", "a.#", "a.*", "*", "%u.a", "a.%c.#", "#.b", "a.#.c", "bl.a", "", "p.t"])
+queues = st.sampled_from(["q.a", "q.b", "amq.gen-1", "u.q"])
+queue_patterns = st.sampled_from(["q.*", "#", "%u.q", "q.a"])
+amqp_place = st.builds(
+    lambda exchange, key: {"exchange": exchange, "key": key}, st.sampled_from(EXCHANGES), key_patterns
+)
+amqp_role = st.builds(
+    lambda members, publish, subscribe, consume, configure, limit: {
+        "members": members,
+        "publish": publish,
+        "subscribe": subscribe,
+        "consume": [{"queue": queue} for queue in consume],
+        "configure": configure,
+        **limit,
+    },
+    st.lists(member, min_size=1, max_size=2),
+    st.lists(st.builds(lambda place, limit: {**place, **limit}, amqp_place, limits) | publish_rule, max_size=4),
+    st.lists(amqp_place | filters.map(lambda topic: {"topic": topic}), max_size=2),
+    st.lists(queue_patterns, max_size=2),
+    st.lists(
+        st.one_of(
+            queue_patterns.map(lambda queue: {"queue": queue}),
+            st.sampled_from(["x", "#"]).map(lambda exchange: {"exchange": exchange}),
+        ),
+        max_size=2,
+    ),
+    limits,
+)
+amqp_policies = st.one_of(
+    st.none(),
+    st.fixed_dictionaries(
+        {"topicwarden": st.just(1), "roles": st.dictionaries(st.sampled_from(["r", "s"]), amqp_role, max_size=2)},
+        optional={
+            "naming": st.just(
+                [
+                    {"within": {"exchange": "x", "key": "a.#"}, "levels": ["a", "[bc]"], "more": True},
+                    {"within": {"exchange": "y", "key": "*.*"}, "levels": ["[a-z]+", "[a-z]"]},
+                ]
+            ),
+            "thresholds": st.just({"new_topics": "1/min", "max_levels": 2}),
+            "exceptions": st.just(
+                [
+                    {
+                        "finding": "TW201",
+                        "user": "a",
+                        "exchange": "x",
+                        "key": "a.#",
+                        "reason": "soon",
+                        "until": "2026-06-01",
+                    },
+                    {
+                        "finding": "TW203",
+                        "client": "*",
+                        "exchange": "x",
+                        "key": "a.#",
+                        "reason": "x",
+                        "until": "2026-07-01",
+                    },
+                    {"finding": "TW202", "user": "*", "queue": "q.*", "reason": "past", "until": "2026-05-31"},
+                ]
+            ),
+        },
+    ),
+)
+amqp_events = st.one_of(
+    st.builds(
+        lambda name, exchange, rest: {"publish": name, "exchange": exchange, **rest},
+        keys,
+        st.sampled_from(EXCHANGES),
+        optional(**who, size=st.sampled_from([0, 64, 1000])),
+    ),
+    st.builds(
+        lambda name, exchange, literal, rest: {"subscribe": name, "exchange": exchange, "literal": literal, **rest},
+        key_patterns.filter(lambda key: "%" not in key),
+        st.sampled_from(EXCHANGES),
+        st.booleans(),
+        optional(**who),
+    ),
+    st.builds(lambda name, rest: {"consume": name, **rest}, queues, optional(**who)),
+    st.builds(lambda name, rest: {"configure": name, **rest}, queues, optional(**who, kind=st.just("exchange"))),
+    publish,
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(amqp_policies, st.lists(amqp_events, max_size=30), st.integers(1, 40))
+def test_keys_queues_and_exchanges_are_judged_as_the_oracle_does(
+    written: dict[str, Any] | None, scenario: list[dict[str, Any]], size: int
+) -> None:
+    policy = None if written is None else Policy.model_validate(written, context={"known_findings": KNOWN})
+    expected = summary(Oracle(CATALOGUE, policy).run(batches(scenario)))
+    engine = Engine(CATALOGUE, policy)
+    for batch in batches(scenario, size):
+        engine.step(batch)
+    assert summary(engine.ledger) == expected

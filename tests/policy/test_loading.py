@@ -131,10 +131,12 @@ def test_what_is_wrong_as_yaml_is_said_with_its_line(text: str, expected: list[t
             (4, "roles.r.members[0].address: 'host' is neither an IP address nor a CIDR block"),
         ]),
         ("members: [{user: a}, {user: b}, {user: a}]", [(4, "roles.r.members: 'user: a' stands twice")]),
-        (MEMBERS + "publish: [{}]", [(5, "roles.r.publish[0]: a publish rule does not say where to")]),
-        (MEMBERS + "publish: [{exchange: e}]", [(5, "roles.r.publish[0]: a publish rule does not say where to")]),
+        (MEMBERS + "publish: [{}]", [(5, "roles.r.publish[0]: a publish rule does not say which names it is about")]),
+        (MEMBERS + "publish: [{exchange: e}]", [
+            (5, "roles.r.publish[0]: a publish rule does not say which names it is about"),
+        ]),
         (MEMBERS + "publish: [{topic: a, key: b}]", [
-            (5, "roles.r.publish[0]: a publish rule names a topic or an exchange, not both"),
+            (5, "roles.r.publish[0]: a publish rule names one kind of place, not topic, key together"),
         ]),
         (MEMBERS + "publish:\n    - topic: a#", [
             (6, "roles.r.publish[0].topic: 'a#' is no topic filter: '#' must be a whole level, not part of 'a#'"),
@@ -155,7 +157,7 @@ def test_what_is_wrong_as_yaml_is_said_with_its_line(text: str, expected: list[t
             (5, "roles.r.publish[0].key: * and # must be whole words between dots, not part of 'b*'"),
         ]),
         (MEMBERS + "consume: [{queue: \"\"}]", [
-            (5, "roles.r.consume[0].queue: a routing key pattern or queue has 1 to 255 bytes, not ''"),
+            (5, "roles.r.consume[0].queue: a queue or exchange has a name of 1 to 255 bytes, not ''"),
         ]),
         (MEMBERS + "publish: [{topic: a, rate: 10}]", [
             (5, "roles.r.publish[0].rate: a rate is a whole number per s, min or h, not '10'"),
@@ -234,7 +236,7 @@ def test_what_is_wrong_with_a_role_is_said_with_its_line(body: str, expected: li
             (2, "exceptions[0].until: a day is written YYYY-MM-DD, not '1750000000'"),
         ]),
         ("exceptions:\n- finding: publish.outside-policy\n", [
-            (3, "exceptions[0]: the key 'client' is missing"),
+            (3, "exceptions[0]: an exception does not say for whom"),
             (3, "exceptions[0]: the key 'reason' is missing"),
             (3, "exceptions[0]: the key 'until' is missing"),
         ]),

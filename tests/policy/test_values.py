@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topicwarden.events import Client
+from topicwarden.events import NO_RESOURCE, Client, Resource, ResourceKind
 from topicwarden.policy import ExceptionRule, MemberSelector, Policy, PublishRule, Rate, RefusedError, Role
 from topicwarden.policy.values import Glob, parse_byte_rate, parse_rate, parse_size
 
@@ -194,11 +194,12 @@ def exception(**keys: str) -> ExceptionRule:
 def test_an_exception_covers_what_it_names_and_no_more(
     keys: dict[str, str], who: dict[str, str], topic: str | None, expected: bool
 ) -> None:
-    assert exception(**keys).covers("TW201", "publish.outside-policy", client(**who), topic) is expected
+    resource = NO_RESOURCE if topic is None else Resource(ResourceKind.TOPIC, topic)
+    assert exception(**keys).covers("TW201", "publish.outside-policy", client(**who), resource) is expected
 
 
 def test_an_exception_never_covers_a_finding_without_a_client() -> None:
-    assert not exception(client="*").covers("TW201", "publish.outside-policy", None, None)
+    assert not exception(client="*").covers("TW201", "publish.outside-policy", None, NO_RESOURCE)
 
 
 def test_an_exception_holds_to_the_end_of_its_last_day() -> None:

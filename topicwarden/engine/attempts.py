@@ -14,7 +14,7 @@ from topicwarden.engine.lanes import Lane
 from topicwarden.engine.publishes import roles_of
 from topicwarden.engine.reporter import Description, Group, Reporter
 from topicwarden.engine.rulebook import message_limit
-from topicwarden.engine.subscribes import SubscriptionJudge
+from topicwarden.engine.subscribes import ReachJudge
 from topicwarden.events import Action, EventBatch
 from topicwarden.policy import Rate, Thresholds
 
@@ -22,6 +22,8 @@ DENIALS: Final = 0
 """Offset from a client's first slot of the meter for denials."""
 NEW_TOPICS: Final = 1
 CLIENT_SLOTS: Final = 2
+ACTING: Final = (Action.PUBLISH, Action.SUBSCRIBE, Action.CONFIGURE)
+"""What needs a permission."""
 
 
 def above(
@@ -52,7 +54,7 @@ def judge_denials(
     steady_ns: Int64,
 ) -> None:
     """TW301: a client is refused again and again."""
-    rows = np.flatnonzero(denied & ((batch.action == Action.PUBLISH) | (batch.action == Action.SUBSCRIBE)))
+    rows = np.flatnonzero(denied & np.isin(batch.action, ACTING))
     if not len(rows):
         return
     slot = lane.base.take(batch.client[rows]) + DENIALS
@@ -101,29 +103,33 @@ def judge_logins(
 def judge_intended(
     reporter: Reporter,
     classifier: Classifier,
-    subscriptions: SubscriptionJudge,
+    reaches: ReachJudge,
     lane: Lane,
     batch: EventBatch,
     rows: Int64,
     verdict: npt.NDArray[np.int32],
-    subscribed: Int64,
+    others: Int64,
 ) -> None:
-    """TW303: the policy allows what the broker refused. `rows` and `verdict`: refused publishes; then subscriptions."""
+    """TW303: the policy allows what the broker refused.
+
+    `rows` and `verdict`: refused publishes; `others`: refused subscriptions and declarations.
+    """
     by_policy = verdict > OUTSIDE
     by_policy &= verdict != UNIDENTIFIED
     # A topic the source cut is not judged, so it is not known to be allowed.
     by_policy &= lane.topic_class.take(batch.resource[rows]) != 0
     chosen = [rows[by_policy]]
-    if len(subscribed):
+    if len(others):
+        columns = (batch.client[others].tolist(), batch.resource[others].tolist(), batch.action[others].tolist())
         allowed = [
             lane.identity[client] > 0
             and bool(classifier.identities[int(lane.identity[client])].roles)
-            and subscriptions.reach(int(lane.identity[client]), lane.client(client), lane.resource(resource)).allowed
-            for client, resource in zip(
-                batch.client[subscribed].tolist(), batch.resource[subscribed].tolist(), strict=True
-            )
+            and reaches.reach(
+                int(lane.identity[client]), Action(action), lane.client(client), lane.resource(resource)
+            ).allowed
+            for client, resource, action in zip(*columns, strict=True)
         ]
-        chosen.append(subscribed[np.array(allowed, bool)])
+        chosen.append(others[np.array(allowed, bool)])
     both = np.sort(np.concatenate(chosen))
     reporter.report(
         "TW303",
@@ -146,7 +152,7 @@ def judge_clients(
     roleless = np.array([number > 0 and not own.roles for number, own in enumerate(classifier.identities)])
     suspects = roleless.take(identity)
     if suspects.any():
-        acting = np.isin(batch.action, (Action.CONNECT, Action.PUBLISH, Action.SUBSCRIBE))
+        acting = np.isin(batch.action, (Action.CONNECT, *ACTING))
         rows = np.flatnonzero(suspects & accepted & acting)
 
         def describe(group: Group) -> Description:
@@ -155,7 +161,7 @@ def judge_clients(
 
         reporter.report("TW230", lane, batch, rows, describe)
     if not identity.all():
-        acting = np.isin(batch.action, (Action.PUBLISH, Action.SUBSCRIBE))
+        acting = np.isin(batch.action, ACTING)
         rows = np.flatnonzero((identity == 0) & accepted & acting)
         reporter.report(
             "TW901",

@@ -1,5 +1,7 @@
 """Deciding by table look-up: clients fall into identity classes, topics into topic classes, and a table decides.
 
+A topic here is whatever is published to: an MQTT topic, or a routing key in its exchange.
+
 An identity class is a set of roles; a topic class is the set of publish rules a topic matches, those with a placeholder
 marked. `%u` and `%c` are compared row by row through hashes, so two bits more complete the look-up:
 `table[identity class, topic class, is the user's, is the client id's] -> verdict`. Tables grow as classes turn up and
@@ -16,7 +18,7 @@ import numpy.typing as npt
 
 from topicwarden.engine.grouping import Int64
 from topicwarden.engine.rulebook import Limit, RuleBook
-from topicwarden.events import Client, Identity
+from topicwarden.events import Client, Identity, Resource
 from topicwarden.patterns import Matches
 
 NOT_JUDGED: Final = 0
@@ -89,7 +91,7 @@ class Classifier:
         allowed, not_allowed = Verdict(allowed=True), Verdict(allowed=False)
         self.verdicts: list[Verdict] = [allowed, not_allowed, not_allowed, allowed, allowed]
         self._verdict_numbers: dict[Verdict, int] = {self.verdicts[FREE]: FREE}
-        self._pairs: dict[tuple[int, str, str | None, str], int] = {}
+        self._pairs: dict[tuple[int, Resource, str | None, str], int] = {}
         self.overflow = 0
         """Topics decided pair by pair because the table was full."""
         self._columns()
@@ -129,9 +131,9 @@ class Classifier:
         """
         return _NO_NAME if name is None else hash(name)
 
-    def topic_of(self, topic: str) -> tuple[int, int, int]:
-        """Return a whole topic's class, and the hashes of the names its `%u` and `%c` levels ask for."""
-        found = self.book.index.match(topic)
+    def topic_of(self, resource: Resource) -> tuple[int, int, int]:
+        """Return the class of a topic or key that is whole, and the hashes of the names its `%u` and `%c` ask for."""
+        found = self.book.index.match(resource)
         user = client = None
         bound: list[tuple[int, int]] = []
         for match in found.bound:
@@ -184,14 +186,14 @@ class Classifier:
             verdict = table.take(flat)
         return verdict
 
-    def decide_pair(self, identity: int, topic: str, client: Client) -> int:
-        """Return the verdict number for one client and topic, exactly and without the table."""
-        key = (identity, topic, client.user, client.client_id)
+    def decide_pair(self, identity: int, resource: Resource, client: Client) -> int:
+        """Return the verdict number for one client and topic or key, exactly and without the table."""
+        key = (identity, resource, client.user, client.client_id)
         number = self._pairs.get(key)
         if number is None:
             if len(self._pairs) >= _MAX_PAIRS:
                 self._pairs.clear()
-            found: Matches = self.book.index.match(topic)
+            found: Matches = self.book.index.match(resource)
             number = self._judge(identity, found.for_client(client.user, client.client_id))
             self._pairs[key] = number
         return number

@@ -17,8 +17,9 @@ from topicwarden.engine.attempts import (
     judge_intended,
     judge_logins,
 )
-from topicwarden.engine.classify import Classifier
+from topicwarden.engine.classify import FREE, Classifier
 from topicwarden.engine.exceptions import Acceptance
+from topicwarden.engine.grants import GrantJudge
 from topicwarden.engine.grouping import Int64
 from topicwarden.engine.lanes import UNCLASSIFIED, Lane
 from topicwarden.engine.lookalike import LookAlikes
@@ -38,7 +39,7 @@ from topicwarden.engine.publishes import (
 )
 from topicwarden.engine.reporter import Reporter
 from topicwarden.engine.rulebook import RuleBook
-from topicwarden.engine.subscribes import SubscriptionJudge, everything
+from topicwarden.engine.subscribes import ReachJudge, everything
 from topicwarden.events import Action, EventBatch, Outcome, Tables
 from topicwarden.findings import Catalogue, Change, Finding, Ledger
 from topicwarden.policy import Payload, Policy, Thresholds
@@ -61,7 +62,8 @@ class Engine:
         self._acceptance = Acceptance(policy.exceptions if policy else (), catalogue)
         self._classifier = Classifier(RuleBook(policy)) if policy else None
         self._rates = RateJudge(self._classifier) if self._classifier else None
-        self._subscriptions = SubscriptionJudge(self._classifier) if self._classifier else None
+        self._reaches = ReachJudge(self._classifier) if self._classifier else None
+        self._grants = GrantJudge(self.ledger, policy)
         self._reporter = Reporter(self.ledger, self._acceptance)
         self._look_alikes = LookAlikes(self._classifier)
         self._memory = TopicMemory()
@@ -74,6 +76,7 @@ class Engine:
         lane = self._lane(batch.tables)
         lane.begin(batch)
         report_notices(self.ledger, batch)
+        self._grants.judge(batch.changes)
         if len(batch):
             self._judge(lane, batch)
             self._events += len(batch)
@@ -99,22 +102,25 @@ class Engine:
         accepted = ~denied
         published = batch.action == Action.PUBLISH
         subscribed = batch.action == Action.SUBSCRIBE
+        configured = batch.action == Action.CONFIGURE
 
         self._judge_publishes(lane, batch, np.flatnonzero(published & accepted), steady_ns)
         if subscribed.any():
             self._judge_subscriptions(lane, batch, np.flatnonzero(subscribed & accepted))
+        if configured.any():
+            self._judge_reach(lane, batch, np.flatnonzero(configured & accepted), Action.CONFIGURE)
         if self._classifier:
             judge_clients(reporter, self._classifier, lane, batch, accepted)
         if denied.any():
             judge_denials(reporter, self._thresholds, lane, batch, denied, steady_ns)
             judge_logins(reporter, self._thresholds, lane, batch, denied, steady_ns)
-            if self._classifier and self._subscriptions:
+            if self._classifier and self._reaches:
                 rows = np.flatnonzero(published & denied)
                 resource = batch.resource[rows]
                 classify_topics(self._classifier, lane, resource)
                 verdict = decide(self._classifier, lane, batch.client[rows], resource)
-                refused = np.flatnonzero(subscribed & denied)
-                judge_intended(reporter, self._classifier, self._subscriptions, lane, batch, rows, verdict, refused)
+                others = np.flatnonzero((subscribed | configured) & denied)
+                judge_intended(reporter, self._classifier, self._reaches, lane, batch, rows, verdict, others)
 
     def _classify_clients(self, lane: Lane, batch: EventBatch) -> None:
         unknown = lane.identity.take(batch.client) == UNCLASSIFIED
@@ -148,6 +154,9 @@ class Engine:
         if self._classifier:
             classify_topics(self._classifier, lane, resource)
             verdict = decide(self._classifier, lane, client, resource)
+        stale = self._grants.judge_stale(reporter, lane, batch, rows)
+        if verdict is not None and len(stale):
+            verdict[stale] = FREE
         publishes = Publishes(rows, client, resource, verdict)
         if self._classifier and self._rates:
             judge_roles(reporter, self._classifier, lane, batch, publishes)
@@ -161,14 +170,17 @@ class Engine:
     def _judge_subscriptions(self, lane: Lane, batch: EventBatch, rows: Int64) -> None:
         inspect_names(self._inspector, lane, batch.resource[rows])
         judge_unsafe_names(self._reporter, self._inspector, lane, batch, rows)
-        if self._subscriptions and self._classifier:
-            roles = np.array([bool(own.roles) for own in self._classifier.identities])
-            self._subscriptions.judge(
-                self._reporter, lane, batch, rows[roles.take(lane.identity.take(batch.client[rows]))]
-            )
+        if self._classifier:
+            self._judge_reach(lane, batch, rows, Action.SUBSCRIBE)
             return
-        wide = [everything(lane.resource(number).name) for number in batch.resource[rows].tolist()]
+        wide = [everything(lane.resource(number)) for number in batch.resource[rows].tolist()]
         self._reporter.report("TW240", lane, batch, rows[np.array(wide, bool)])
+
+    def _judge_reach(self, lane: Lane, batch: EventBatch, rows: Int64, action: Action) -> None:
+        if self._reaches and self._classifier:
+            roles = np.array([bool(own.roles) for own in self._classifier.identities])
+            rows = rows[roles.take(lane.identity.take(batch.client[rows]))]
+            self._reaches.judge(self._reporter, lane, batch, rows, action)
 
 
 def _keep_memory() -> None:

@@ -79,7 +79,7 @@ class Acceptance:
             found = self._known[key] = tuple(
                 number
                 for number, exception in enumerate(self._exceptions, 1)
-                if exception.covers(code, name, client, resource.name or None)
+                if exception.covers(code, name, client, resource)
             )
         return found
 
@@ -98,13 +98,13 @@ class Acceptance:
             ledger.record(
                 "TW910",
                 broker=broker,
-                scope=(exception.finding, str(exception.client), exception.topic or "", exception.until.isoformat()),
+                scope=exception.scope,
                 first_ns=expired.first_ns,
                 last_ns=expired.last_ns,
                 count=expired.count,
                 evidence={
                     "finding": exception.finding,
-                    "exception_client": str(exception.client),
+                    "exception_client": str(exception.client or exception.user),
                     "reason": exception.reason,
                     "until": exception.until.isoformat(),
                 },

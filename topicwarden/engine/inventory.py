@@ -130,7 +130,7 @@ class Inventory:
             for resource in np.argpartition(-lane.published, number - 1)[:number].tolist():
                 entry = lane.tables.resources.entries[resource] if lane.published[resource] else None
                 if entry is not None:
-                    totals[entry.name] = totals.get(entry.name, 0) + int(lane.published[resource])
+                    totals[entry.label] = totals.get(entry.label, 0) + int(lane.published[resource])
         return sorted(totals.items(), key=lambda item: (-item[1], item[0]))[:count]
 
     def _entry(self, row: int) -> ClientEntry:
@@ -204,7 +204,7 @@ class Inventory:
             fresh = np.unique(resource[names == 0])
             for number in fresh.tolist():
                 entry = lane.tables.resources.entries[number]
-                lane.name_hash[number] = (hash(entry.name if entry else "") & 0xFFFFFFFFFFFFFFFF) | 1
+                lane.name_hash[number] = (hash(entry.label if entry else "") & 0xFFFFFFFFFFFFFFFF) | 1
             self.topics += len(self._mark(lane.name_hash[fresh]))
             names = lane.name_hash.take(resource)
         marked = self._mark(names ^ ((who.astype(np.uint64) + np.uint64(1)) * _MIX))

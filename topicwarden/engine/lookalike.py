@@ -18,13 +18,13 @@ from topicwarden.engine.lanes import Lane
 from topicwarden.engine.names import Flag
 from topicwarden.engine.publishes import Publishes
 from topicwarden.engine.reporter import Description, Group, Reporter
-from topicwarden.events import Client, EventBatch
-from topicwarden.patterns import FilterIndex, filter_problem, skeleton
+from topicwarden.events import Client, EventBatch, Resource
+from topicwarden.patterns import skeleton
+from topicwarden.policy import Place, PlaceIndex, space_of
 
 _GENERATION: Final = 1 << 17
 _KEPT: Final = 1 << 16
 """Answers kept of each of two questions."""
-_LIST_CHARACTERS: Final = ("+", "#", "%u", "%c")
 
 Principal = tuple[str, str | None, str | None, str]
 
@@ -33,7 +33,7 @@ Principal = tuple[str, str | None, str | None, str]
 class Seen:
     """The first topic seen with a skeleton."""
 
-    topic: str
+    topic: Resource
     principal: Principal
     ordinal: int
     """The number of the event that showed it."""
@@ -44,37 +44,34 @@ class LookAlikes:
 
     def __init__(self, classifier: Classifier | None) -> None:
         self._classifier = classifier
-        self._recent: dict[tuple[str, str], Seen] = {}
-        self._older: dict[tuple[str, str], Seen] = {}
+        self._recent: dict[tuple[str, Resource], Seen] = {}
+        self._older: dict[tuple[str, Resource], Seen] = {}
         self._spelled: list[int] = []
-        """The rules behind the filters of `_skeletons`."""
-        filters: list[str] = []
+        """The rules behind the places of `_skeletons`."""
+        places: list[Place] = []
         if classifier:
             for rule in classifier.book.rules:
-                levels = [level if level in _LIST_CHARACTERS else skeleton(level) for level in rule.topic.split("/")]
-                folded = "/".join(levels)
-                literal = any(level not in _LIST_CHARACTERS for level in levels)
-                if (
-                    literal
-                    and folded.count("/") == rule.topic.count("/")
-                    and not filter_problem(folded, placeholders=True)
-                ):
-                    filters.append(folded)
+                syntax, written = rule.place.space.syntax, rule.place.levels
+                levels = [level if level in syntax.specials else skeleton(level) for level in written]
+                folded = syntax.separator.join(levels)
+                literal = any(level not in syntax.specials for level in levels)
+                if literal and folded.count(syntax.separator) == len(written) - 1 and not syntax.problem(folded):
+                    places.append(Place(rule.place.space, folded))
                     self._spelled.append(rule.number)
-        self._skeletons = FilterIndex(filters)
+        self._skeletons = PlaceIndex(places)
         # A flood of publishes outside the policy asks again and again for the same names.
         self._folded = lru_cache(_KEPT)(skeleton)
         self._matching = lru_cache(_KEPT)(self._skeletons.match)
 
     # -- what was seen -----------------------------------------------------------------------------------------------
 
-    def _seen(self, broker: str, folded: str) -> Seen | None:
+    def _seen(self, broker: str, folded: Resource) -> Seen | None:
         key = (broker, folded)
         return self._recent.get(key) or self._older.get(key)
 
-    def _register(self, client: Client, topic: str, ordinal: int) -> Seen | None:
+    def _register(self, client: Client, topic: Resource, ordinal: int) -> Seen | None:
         """Remember a topic if none like it is known; return the one that is."""
-        folded = skeleton(topic)
+        folded = self._fold(topic)
         seen = self._seen(client.broker, folded)
         if seen is None:
             if len(self._recent) >= _GENERATION:
@@ -100,18 +97,16 @@ class LookAlikes:
             return
         pairs = publishes.client[chosen].astype(np.int64) << 32 | publishes.resource[chosen]
         distinct, inverse = np.unique(pairs, return_inverse=True)
-        models = [
-            self._model(lane.client(pair >> 32), lane.resource(pair & 0xFFFFFFFF).name) for pair in distinct.tolist()
-        ]
+        models = [self._model(lane.client(pair >> 32), lane.resource(pair & 0xFFFFFFFF)) for pair in distinct.tolist()]
         never = np.iinfo(np.int64).max
         since = np.array([never if model is None else model[1] for model in models], np.int64)[inverse.ravel()]
         rows = publishes.rows[chosen]
         rows = rows[rows + first_ordinal > since]
 
         def describe(group: Group) -> Description:
-            topic = lane.resource(int(batch.resource[group.first])).name
+            topic = lane.resource(int(batch.resource[group.first]))
             model = self._model(lane.client(group.client), topic)
-            return (topic,), {"looks_like": model[0] if model else ""}
+            return (topic.label,), {"looks_like": model[0] if model else ""}
 
         reporter.report("TW205", lane, batch, rows, describe, part=batch.resource[rows].astype(np.int64))
 
@@ -123,15 +118,19 @@ class LookAlikes:
         _, first = np.unique(publishes.resource[fresh], return_index=True)
         for index in np.sort(fresh[first]).tolist():
             number = int(publishes.resource[index])
-            topic = lane.resource(number).name
+            topic = lane.resource(number)
             client = lane.client(int(publishes.client[index]))
             seen = self._register(client, topic, first_ordinal + int(publishes.rows[index]))
             lane.registered[number] = True
             lane.suspect[number] = seen is not None and seen.topic != topic and _no_accident(topic, seen.topic)
 
-    def _model(self, client: Client, topic: str) -> tuple[str, int] | None:
+    def _fold(self, topic: Resource) -> Resource:
+        """Return the place of all that looks like this: the resource with its name's skeleton."""
+        return Resource(topic.kind, self._folded(topic.name), within=topic.within)
+
+    def _model(self, client: Client, topic: Resource) -> tuple[str, int] | None:
         """Return what a topic of this client looks like, and after which event that is so; None: nothing known."""
-        folded = self._folded(topic)
+        folded = self._fold(topic)
         if self._classifier:
             spelled = self._spelled_out(self._classifier, client, topic, folded)
             if spelled is not None:
@@ -141,60 +140,69 @@ class LookAlikes:
             return None
         different = _different_levels(topic, seen.topic)
         if self._classifier:
-            return None if self._named(self._classifier, topic, different) else (seen.topic, seen.ordinal)
+            return None if self._named(self._classifier, topic, different) else (seen.topic.label, seen.ordinal)
         own = {client.user, client.client_id}
-        levels = topic.split("/")
+        levels = _levels(topic)
         if seen.principal == client.principal or (different and all(levels[index] in own for index in different)):
             return None
-        return seen.topic, seen.ordinal
+        return seen.topic.label, seen.ordinal
 
-    def _spelled_out(self, classifier: Classifier, client: Client, topic: str, folded: str) -> str | None:
-        """Return the policy's filter that spells out what this topic only looks like."""
-        if folded.count("/") != topic.count("/"):
+    def _spelled_out(self, classifier: Classifier, client: Client, topic: Resource, folded: Resource) -> str | None:
+        """Return the policy's pattern that spells out what this topic only looks like."""
+        levels = _levels(topic)
+        if len(_levels(folded)) != len(levels):
             return None
         found = self._matching(folded)
         if not found.always and not found.bound:
             return None
         user = None if client.user is None else self._folded(client.user)
         numbers = found.for_client(user, self._folded(client.client_id))
-        levels = topic.split("/")
+        own = {"%u": client.user, "%c": client.client_id}
         for index in numbers:
-            rule = classifier.book.rules[self._spelled[index]]
-            own = {"%u": client.user, "%c": client.client_id}
+            place = classifier.book.rules[self._spelled[index]].place
+            syntax = place.space.syntax
+            if syntax.rest in place.levels[:-1]:
+                continue  # behind a wildcard for any number of levels there is no telling which level is which
             different = [
                 i
-                for i, level in enumerate(rule.topic.split("/"))
-                if level not in ("+", "#") and own.get(level, level) != levels[i]
+                for i, level in enumerate(place.levels)
+                if level not in (syntax.one, syntax.rest) and own.get(level, level) != levels[i]
             ]
             if different and not self._named(classifier, topic, different):
-                return rule.topic
+                return place.label
         return None
 
     @staticmethod
-    def _named(classifier: Classifier, topic: str, different: list[int]) -> bool:
+    def _named(classifier: Classifier, topic: Resource, different: list[int]) -> bool:
         """Whether some rule of the policy, whoever it is for, spells out these levels of the topic."""
         found = classifier.book.index.match(topic)
         for number in [*found.always, *(match.number for match in found.bound)]:
-            levels = classifier.book.rules[number].topic.split("/")
-            if all(i < len(levels) and levels[i] not in _LIST_CHARACTERS for i in different):
+            place = classifier.book.rules[number].place
+            levels, specials = place.levels, place.space.syntax.specials
+            if all(i < len(levels) and levels[i] not in specials for i in different):
                 return True
         return False
 
 
-def _different_levels(one: str, other: str) -> list[int]:
+def _levels(topic: Resource) -> list[str]:
+    space = space_of(topic)
+    return [topic.name] if space is None else space.syntax.levels(topic.name)
+
+
+def _different_levels(one: Resource, other: Resource) -> list[int]:
     """Return the levels in which two names of equally many levels differ; all of the first one's otherwise."""
-    levels, others = one.split("/"), other.split("/")
+    levels, others = _levels(one), _levels(other)
     if len(levels) != len(others):
         return list(range(len(levels)))
     return [index for index, (a, b) in enumerate(zip(levels, others, strict=True)) if a != b]
 
 
-def _no_accident(topic: str, other: str) -> bool:
+def _no_accident(topic: Resource, other: Resource) -> bool:
     """Whether two names with one skeleton differ in a way that identifiers and words do not differ by accident.
 
     Identifiers made of digits and letters of both cases can be equal but for case, or for 1 and l, and still be two.
     """
-    levels, others = topic.split("/"), other.split("/")
+    levels, others = _levels(topic), _levels(other)
     if len(levels) != len(others):
         return True
     return all(

@@ -9,8 +9,8 @@ from enum import IntFlag
 from typing import Final
 
 from topicwarden.events import Resource
-from topicwarden.patterns import FilterIndex, strip_share, unsafe_characters
-from topicwarden.policy import NamingRule, Payload, Thresholds
+from topicwarden.patterns import strip_share, unsafe_characters
+from topicwarden.policy import NamingRule, Payload, Place, PlaceIndex, Space, Thresholds, space_of
 
 
 class Flag(IntFlag):
@@ -43,9 +43,9 @@ class NameInspector:
 
     def __init__(self, naming: Sequence[NamingRule], payload: Payload, thresholds: Thresholds) -> None:
         self._rules = [(rule, [re.compile(level) for level in rule.levels]) for rule in naming]
-        self._within = FilterIndex([rule.within.topic for rule in naming])
-        self._text_only = FilterIndex(payload.text_only)
-        self._no_encoded = FilterIndex(payload.no_encoded)
+        self._within = PlaceIndex([rule.within.place for rule in naming])
+        self._text_only = PlaceIndex([Place(Space("topic"), topic) for topic in payload.text_only])
+        self._no_encoded = PlaceIndex([Place(Space("topic"), topic) for topic in payload.no_encoded])
         self._thresholds = thresholds
         self.problems: list[NamingProblem] = [NamingProblem("", 0, "", "")]
         """By number; number 0 is "no problem"."""
@@ -57,19 +57,19 @@ class NameInspector:
         if resource.truncated:
             return Flag.CUT, 0, unsafe
         flags = Flag(0)
-        if self._text_only.filters and self._text_only.match(resource.name).always:
+        if len(self._text_only) and self._text_only.match(resource).always:
             flags |= Flag.TEXT_ONLY
-        if self._no_encoded.filters and self._no_encoded.match(resource.name).always:
+        if len(self._no_encoded) and self._no_encoded.match(resource).always:
             flags |= Flag.NO_ENCODED
-        return flags, self._naming(resource.name), unsafe
+        return flags, self._naming(resource), unsafe
 
-    def _naming(self, topic: str) -> int:
-        """Return the number of the first problem by the first rule it breaks: one topic, one finding."""
+    def _naming(self, resource: Resource) -> int:
+        """Return the number of the first problem by the first rule it breaks: one name, one finding."""
         if not self._rules:
             return 0
-        for number in self._within.match(topic).always:
+        for number in self._within.match(resource).always:
             rule, patterns = self._rules[number]
-            levels = topic.split("/", len(patterns))
+            levels = resource.name.split(rule.within.place.space.syntax.separator, len(patterns))
             for index, (level, pattern) in enumerate(zip(levels, patterns, strict=False)):
                 if pattern.fullmatch(level) is None:
                     return self._problem(number, index + 1)
@@ -88,7 +88,7 @@ class NameInspector:
                 expected = f"{len(patterns)} levels" + (" or more" if rule.more else "")
                 text = f"it has not {expected}"
             number = self._numbers[rule_number, level] = len(self.problems)
-            self.problems.append(NamingProblem(rule.within.topic, level, expected, text))
+            self.problems.append(NamingProblem(rule.within.place.label, level, expected, text))
         return number
 
     def unsafe(self, resource: Resource) -> tuple[str, str]:
@@ -98,9 +98,12 @@ class NameInspector:
         longest, deepest = self._thresholds.max_name_length, self._thresholds.max_levels
         if resource.length > longest:
             return "length", f"it is {resource.length} bytes long, and {longest} are allowed"
-        name = strip_share(resource.name)[1]
-        if name.count("/") >= deepest:
-            return "levels", f"it has {name.count('/') + 1} levels, and {deepest} are allowed"
+        space = space_of(resource)
+        if space is not None:
+            name = strip_share(resource.name)[1] if space.family == "topic" else resource.name
+            levels = name.count(space.syntax.separator) + 1
+            if levels > deepest:
+                return "levels", f"it has {levels} levels, and {deepest} are allowed"
         characters = unsafe_characters(resource.name)
         if characters:
             return "characters", "it holds " + ", ".join(characters[:4]) + (" and more" if len(characters) > 4 else "")

@@ -62,7 +62,7 @@ def judge_novelty(
     fresh = np.sort(fresh[first])
     lane.published[publishes.resource[fresh]] = True
     is_new = [
-        memory.is_new(lane.client(client).broker, lane.resource(resource).name)
+        not lane.resource(resource).made_up and memory.is_new(lane.client(client).broker, lane.resource(resource).label)
         for client, resource in zip(publishes.client[fresh].tolist(), publishes.resource[fresh].tolist(), strict=True)
     ]
     fresh = fresh[np.array(is_new, bool)]

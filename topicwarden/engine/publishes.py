@@ -54,7 +54,7 @@ def decide(
         numbers = []
         for pair in distinct.tolist():
             who, topic = pair >> 32, lane.resource(pair & 0xFFFFFFFF)
-            numbers.append(classifier.decide_pair(int(lane.identity[who]), topic.name, lane.client(who)))
+            numbers.append(classifier.decide_pair(int(lane.identity[who]), topic, lane.client(who)))
         verdict[missing] = np.array(numbers, np.int32)[inverse.ravel()]
     return verdict
 
@@ -69,7 +69,7 @@ def classify_topics(classifier: Classifier, lane: Lane, resource: npt.NDArray[np
         if entry.truncated:
             lane.topic_class[number] = NOT_JUDGED
             continue
-        lane.topic_class[number], lane.owner_user[number], lane.owner_client[number] = classifier.topic_of(entry.name)
+        lane.topic_class[number], lane.owner_user[number], lane.owner_client[number] = classifier.topic_of(entry)
 
 
 def inspect_names(inspector: NameInspector, lane: Lane, resource: npt.NDArray[np.uint32]) -> None:
@@ -304,7 +304,7 @@ class RateJudge:
         if part < len(book.rules):
             rule = book.rules[part]
             limit = rule.bytes if by_bytes else rule.messages
-            scope: tuple[str, ...] = (rule.role, rule.topic)
+            scope: tuple[str, ...] = (rule.role, rule.place.label)
         else:
             own = self._classifier.identities[part - len(book.rules)]
             limit = own.bytes if by_bytes else own.messages

@@ -137,7 +137,7 @@ class Reporter:
             group[head][by_sight].tolist(), resource[head][by_sight].tolist(), times[by_sight].tolist(), strict=True
         ):
             entry = entries[r]
-            if entry is not None and entry.name:
+            if entry is not None and entry.label:
                 kept = names[g]
-                kept[entry.name] = kept.get(entry.name, 0) + n
+                kept[entry.label] = kept.get(entry.label, 0) + n
         return names

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import gcd
@@ -11,8 +11,8 @@ import numpy as np
 
 from topicwarden.engine.gcra import MAX_LIMIT
 from topicwarden.engine.grouping import Int64
-from topicwarden.patterns import FilterIndex
-from topicwarden.policy import MemberSelector, Policy, Rate
+from topicwarden.events import Action
+from topicwarden.policy import MemberSelector, Place, PlaceIndex, Policy, Rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class PublishRule:
 
     number: int
     role: str
-    topic: str
+    place: Place
     messages: Limit | None
     bytes: Limit | None
     max_size: int | None
@@ -82,7 +82,8 @@ class RoleView:
     name: str
     members: Sequence[MemberSelector]
     rules: tuple[int, ...]
-    subscribe: tuple[str, ...]
+    places: Mapping[Action, tuple[Place, ...]]
+    """What it may subscribe to or consume (SUBSCRIBE), declare and delete (CONFIGURE)."""
     messages: Limit | None
     bytes: Limit | None
 
@@ -96,13 +97,11 @@ class RuleBook:
         for name, role in policy.roles.items():
             first = len(self.rules)
             for rule in role.publish:
-                if rule.topic is None:  # an AMQP exchange: not judged by this engine yet
-                    continue
                 self.rules.append(
                     PublishRule(
                         number=len(self.rules),
                         role=name,
-                        topic=rule.topic,
+                        place=rule.place,
                         messages=message_limit(rule.rate, rule.effective_burst),
                         bytes=byte_limit(rule.byte_rate, rule.effective_byte_burst),
                         max_size=rule.max_size,
@@ -113,19 +112,20 @@ class RuleBook:
                     name=name,
                     members=role.members,
                     rules=tuple(range(first, len(self.rules))),
-                    subscribe=tuple(rule.topic for rule in role.subscribe),
+                    places={Action.SUBSCRIBE: tuple(role.receives), Action.CONFIGURE: tuple(role.configures)},
                     messages=message_limit(role.rate, role.effective_burst),
                     bytes=byte_limit(role.byte_rate, role.effective_byte_burst),
                 )
             )
-        self.index = FilterIndex([rule.topic for rule in self.rules])
-        levels = {level for topic in self.index.filters for level in topic.split("/")}
+        self.index = PlaceIndex([rule.place for rule in self.rules])
+        levels = {level for place in self.index.places for level in place.levels}
         self.compares_user, self.compares_client = "%u" in levels, "%c" in levels
         """Whether a publish rule has a level that must equal the user name, the client id."""
         self.asks_user = any(
             member.user is not None or member.anonymous for role in self.roles for member in role.members
         ) or any(
-            "%u" in topic.split("/") for topic in [*self.index.filters, *(t for r in self.roles for t in r.subscribe)]
+            "%u" in place.levels
+            for place in [*self.index.places, *(p for role in self.roles for ps in role.places.values() for p in ps)]
         )
         """Whether anything in it depends on user names."""
 

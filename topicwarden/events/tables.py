@@ -98,6 +98,16 @@ class Resource:
         return self.length > len(self.name.encode("utf-8", "surrogatepass"))
 
     @property
+    def made_up(self) -> bool:
+        """Whether the broker invented the name: queues it named for a client, and where replies are published to.
+
+        AMQP 0-9-1 reserves names that begin with `amq.` for the server.
+        """
+        return self.kind in (ResourceKind.KEY, ResourceKind.QUEUE) and self.name.startswith(
+            ("amq.gen-", "amq.rabbitmq.reply-to")
+        )
+
+    @property
     def label(self) -> str:
         """How people are shown it; hostile text, so escape before printing."""
         match self.kind:

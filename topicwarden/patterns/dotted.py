@@ -7,7 +7,8 @@ included; both anywhere and as often as wanted. Every rule here was seen in Rabb
   empty: `*.*` matches `.`, `a.*.b` matches `a..b`, and `a.#` does not match ``.
 - A word that only contains `*` or `#` is literal: `a*` matches the key `a*` alone. In a routing key the words `*` and
   `#` are words like all others.
-- Keys are bytes, NUL, line feed and what is not UTF-8 included. Their str here comes from `surrogateescape`.
+- Keys are bytes, NUL and line feed included. A routing key need not even be UTF-8 (its str here comes from
+  `surrogateescape`); a binding key must be, or the broker closes the connection.
 - 255 bytes are what a field of AMQP 0-9-1's methods holds. Longer keys exist all the same: in the `CC` header and by
   MQTT topics; longer binding keys come by MQTT filters and the management API. So validity asks for 255 bytes, and
   matching does not look at the length.
@@ -65,7 +66,11 @@ class KeyPattern:
 
 def key_problem(key: str) -> str | None:
     """Say why `key` is no routing key that a client can publish with, or None when it is one."""
-    return _text_problem(key, "routing key")
+    try:
+        size = len(key.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        return "a routing key cannot hold lone surrogates that stand for no byte"
+    return _size_problem("routing key", size)
 
 
 def binding_problem(pattern: str, *, placeholders: bool = False) -> str | None:
@@ -74,18 +79,16 @@ def binding_problem(pattern: str, *, placeholders: bool = False) -> str | None:
     With `placeholders`, `%u` and `%c` must be whole words too, and no key may offer a free choice of both at once:
     `#.%u.#.%c` would, and a key of n words then matches for n * n / 2 pairs of names.
     """
-    problem = _text_problem(pattern, "binding key")
+    try:
+        size = len(pattern.encode())
+    except UnicodeEncodeError:
+        return "a binding key cannot hold lone surrogates: it is not valid UTF-8"
+    problem = _size_problem("binding key", size)
     return _placeholder_problem(pattern) if problem is None and placeholders else problem
 
 
-def _text_problem(text: str, what: str) -> str | None:
-    try:
-        size = len(text.encode("utf-8", "surrogateescape"))
-    except UnicodeEncodeError:
-        return f"a {what} cannot hold lone surrogates that stand for no byte"
-    if size > KEY_MAX_BYTES:
-        return f"a {what} cannot be longer than {KEY_MAX_BYTES} bytes, not {size}"
-    return None
+def _size_problem(what: str, size: int) -> str | None:
+    return None if size <= KEY_MAX_BYTES else f"a {what} cannot be longer than {KEY_MAX_BYTES} bytes, not {size}"
 
 
 def _placeholder_problem(pattern: str) -> str | None:
@@ -105,7 +108,7 @@ def _placeholder_problem(pattern: str) -> str | None:
 
 
 def parse_binding(text: str, *, placeholders: bool = False) -> KeyPattern:
-    """Take a binding key apart, however long it is. Without `placeholders`, `%u` is ordinary text.
+    """Take a binding key apart, however long it is and whatever it holds. Without `placeholders`, `%u` is plain text.
 
     Raises ValueError when placeholders stand where they may not (see `binding_problem`).
     """

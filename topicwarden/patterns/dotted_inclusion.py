@@ -37,7 +37,7 @@ _Path = tuple["_Path", str | None, tuple[Container[str], ...]] | None
 
 _EMPTY: Final = (None, "")
 """One empty word, read so far. It is the beginning of keys and none itself (the key `` has no word): `.#` matches no
-key of one word. So it neither shows anything nor stands for others that come to the same place."""
+key of one word. So what follows from it, and from no word at all, is not all that follows from others in its place."""
 
 _Key = tuple["_Key", str] | None
 """Words, last first."""
@@ -71,11 +71,12 @@ class KeyUnion:
                 return Undecided(f"gave up after looking at {budget} places in the other patterns")
             if current.universal or any(other.nodes <= current.nodes for other in seen[place]):
                 continue
-            if path is None or path[:2] != _EMPTY:
+            lone_empty_word = path is not None and path[:2] == _EMPTY
+            if path is not None and not lone_empty_word:
                 seen[place].append(current)
-                if place == len(words) and not current.matches.always:
-                    return _witness(path)
             if place == len(words):
+                if not current.matches.always and not lone_empty_word:
+                    return _witness(path)
                 continue
             word = words[place]
             literal = word if isinstance(word, str) else None
@@ -130,10 +131,10 @@ def _shared(a: Sequence[KeyWord], b: Sequence[KeyWord], *, fewest_words: bool) -
         cost, _, i, j, key = heapq.heappop(waiting)
         if (i, j) in done:
             continue
-        if key != _EMPTY:
+        if key is not None and key != _EMPTY:
             done.add((i, j))
-            if i == len(a) and j == len(b):
-                return _joined(key)
+        if i == len(a) and j == len(b) and key != _EMPTY:
+            return _joined(key)
         many_a, many_b = i < len(a) and a[i] is SpecialWord.MANY, j < len(b) and b[j] is SpecialWord.MANY
         if many_a:
             heapq.heappush(waiting, (cost, next(order), i + 1, j, key))

@@ -2,6 +2,7 @@
 
 from topicwarden.policy.loading import load_policy, parse_policy
 from topicwarden.policy.model import (
+    ConfigureRule,
     ConsumeRule,
     ExceptionRule,
     Inventory,
@@ -17,9 +18,22 @@ from topicwarden.policy.model import (
     Thresholds,
     Within,
 )
+from topicwarden.policy.places import (
+    DEFAULT_EXCHANGE,
+    MQTT_EXCHANGE,
+    Place,
+    PlaceIndex,
+    Space,
+    covers,
+    pattern_of,
+    space_of,
+)
 from topicwarden.policy.values import Glob, Rate, RefusedError
 
 __all__ = [
+    "DEFAULT_EXCHANGE",
+    "MQTT_EXCHANGE",
+    "ConfigureRule",
     "ConsumeRule",
     "ExceptionRule",
     "Glob",
@@ -29,14 +43,20 @@ __all__ = [
     "MemberSelector",
     "NamingRule",
     "Payload",
+    "Place",
+    "PlaceIndex",
     "Policy",
     "PublishRule",
     "Rate",
     "RefusedError",
     "Role",
+    "Space",
     "SubscribeRule",
     "Thresholds",
     "Within",
+    "covers",
     "load_policy",
     "parse_policy",
+    "pattern_of",
+    "space_of",
 ]

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf
 
-from topicwarden.patterns import filter_problem
+from topicwarden.patterns import binding_problem, filter_problem
 from topicwarden.policy.regexes import regex_problem
 from topicwarden.policy.values import (
     Glob,
@@ -50,13 +50,30 @@ def _topic_filter(value: str, *, placeholders: bool) -> str:
 _FILTER_HINT = "+ stands for one whole level, # for all the levels below, %u and %c for the client's own names"
 
 
-def _dotted_pattern(value: str) -> str:
+def _dotted_pattern(value: str, *, placeholders: bool) -> str:
     """Check an AMQP 0-9-1 topic pattern: words between dots, `*` one word, `#` any number of words."""
-    if not value or len(value.encode("utf-8", "replace")) > 255:
-        raise RefusedError(f"a routing key pattern or queue has 1 to 255 bytes, not {shown(value)}")
-    for word in value.split("."):
+    problem = binding_problem(value, placeholders=placeholders)
+    if problem is not None:
+        raise RefusedError(f"{shown(value)} is no pattern for keys: {problem}", _DOTTED_HINT)
+    words = value.split(".")
+    for word in words:
         if len(word) > 1 and ("*" in word or "#" in word):
-            raise RefusedError(f"* and # must be whole words between dots, not part of {shown(word)}")
+            raise RefusedError(f"* and # must be whole words between dots, not part of {shown(word)}", _DOTTED_HINT)
+    if not placeholders and not {"%u", "%c"}.isdisjoint(words):
+        raise RefusedError(
+            f"{shown(value)} holds %u or %c, which stand for a role's member and mean nothing here", "write * instead"
+        )
+    return value
+
+
+_DOTTED_HINT = (
+    "* stands for one whole word between dots, # for any number of words, %u and %c for the client's own names"
+)
+
+
+def _some_name(value: str) -> str:
+    if not value:
+        raise RefusedError("a queue or exchange has a name of 1 to 255 bytes, not ''")
     return value
 
 
@@ -70,7 +87,12 @@ def _level_regex(value: str) -> str:
 PolicyFilter = Annotated[str, AfterValidator(lambda value: _topic_filter(value, placeholders=True))]
 """A topic filter in which `%u` and `%c` stand for the client's own names."""
 PlainFilter = Annotated[str, AfterValidator(lambda value: _topic_filter(value, placeholders=False))]
-DottedPattern = Annotated[str, AfterValidator(_dotted_pattern)]
+DottedPattern = Annotated[str, AfterValidator(lambda value: _dotted_pattern(value, placeholders=True))]
+"""A pattern of dotted names in which `%u` and `%c` stand for the client's own names."""
+PlainDotted = Annotated[str, AfterValidator(lambda value: _dotted_pattern(value, placeholders=False))]
+NamedDotted = Annotated[DottedPattern, AfterValidator(_some_name)]
+"""The same for queues and exchanges, which have names; a key may be empty."""
+PlainNamedDotted = Annotated[PlainDotted, AfterValidator(_some_name)]
 NamePattern = Annotated[InstanceOf[Glob], BeforeValidator(parse_glob)]
 EventRate = Annotated[InstanceOf[Rate], BeforeValidator(parse_rate)]
 ByteRate = Annotated[InstanceOf[Rate], BeforeValidator(parse_byte_rate)]

@@ -9,8 +9,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from topicwarden.events import Client
-from topicwarden.patterns import Covered, filter_problem, matches, strip_share, uncovered
+from topicwarden.events import Client, Resource
 from topicwarden.policy.fields import (
     ByteRate,
     Count,
@@ -18,9 +17,12 @@ from topicwarden.policy.fields import (
     DottedPattern,
     EventRate,
     LevelRegex,
+    NamedDotted,
     NamePattern,
     Network,
+    PlainDotted,
     PlainFilter,
+    PlainNamedDotted,
     PolicyFilter,
     Port,
     PositiveSize,
@@ -29,6 +31,7 @@ from topicwarden.policy.fields import (
     Text,
     near,
 )
+from topicwarden.policy.places import Place, covers, place_of
 from topicwarden.policy.values import NANOSECONDS, Rate, RefusedError, address_within, shown
 
 FORMAT = 1
@@ -51,6 +54,26 @@ class Strict(BaseModel):
         if problem is not None:
             raise problem
         return self
+
+
+def _one_place(keys: Collection[str], what: str, *more: str) -> RefusedError | None:
+    """Say why these keys name no place, or more than one. `more`: kinds of names besides topics and exchanges' keys."""
+    hint = "write topic: FILTER, or exchange: NAME and key: PATTERN" + "".join(f", or {kind}: PATTERN" for kind in more)
+    named = [kind for kind in ("topic", *more) if kind in keys]
+    by_key = [key for key in ("exchange", "key") if key in keys]
+    if len(named) + bool(by_key) > 1:
+        return RefusedError(f"{what} names one kind of place, not {', '.join([*named, *by_key])} together", hint)
+    if not named and len(by_key) < 2:
+        return RefusedError(f"{what} does not say which names it is about", hint)
+    return None
+
+
+def _placed(
+    topic: str | None = None, exchange: str | None = None, key: str | None = None, queue: str | None = None
+) -> Place:
+    place = place_of(topic, exchange, key, queue)
+    assert place is not None  # `shape_problem` has refused such a rule
+    return place
 
 
 class MemberSelector(Strict):
@@ -102,6 +125,15 @@ class MemberSelector(Strict):
                 return False
         return self.address is None or address_within(client.address, self.address)
 
+    def may_match(self, user: str | None, vhost: str | None, broker: str) -> bool:
+        """Whether some client of this user could be selected; None stands for any."""
+        if self.anonymous:
+            return user is None
+        return all(
+            pattern is None or value is None or pattern.matches(value)
+            for pattern, value in ((self.user, user), (self.vhost, vhost), (self.broker, broker))
+        )
+
 
 class _Limits(Strict):
     """How much may be published: events and bytes, each a GCRA policer."""
@@ -144,12 +176,7 @@ class PublishRule(_Limits):
     @classmethod
     def shape_problem(cls, keys: Collection[str]) -> RefusedError | None:
         """Refuse a rule for both protocols, or for none."""
-        hint = "write topic: FILTER, or exchange: NAME and key: PATTERN"
-        if "topic" in keys and ("exchange" in keys or "key" in keys):
-            return RefusedError("a publish rule names a topic or an exchange, not both", hint)
-        if "topic" not in keys and not ("exchange" in keys and "key" in keys):
-            return RefusedError("a publish rule does not say where to", hint)
-        return super().shape_problem(keys)
+        return _one_place(keys, "a publish rule") or super().shape_problem(keys)
 
     @model_validator(mode="after")
     def _largest_message_fits(self) -> Self:
@@ -166,17 +193,61 @@ class PublishRule(_Limits):
         burst = super().effective_byte_burst
         return burst if burst is None or self.byte_burst is not None else max(burst, self.max_size or 0)
 
+    @property
+    def place(self) -> Place:
+        """Where it lets its members publish."""
+        return _placed(self.topic, self.exchange, self.key)
+
 
 class SubscribeRule(Strict):
-    """A permission to subscribe to every filter whose topics all match `topic`."""
+    """A permission to subscribe to every filter whose topics all match `topic`; or to bind queues to an exchange.
 
-    topic: PolicyFilter
+    The latter with every binding key whose routing keys all match `key`.
+    """
+
+    topic: PolicyFilter | None = None
+    exchange: Text | None = None
+    key: DottedPattern | None = None
+
+    @classmethod
+    def shape_problem(cls, keys: Collection[str]) -> RefusedError | None:
+        """Refuse a rule for both protocols, or for none."""
+        return _one_place(keys, "a subscribe rule")
+
+    @property
+    def place(self) -> Place:
+        """What it lets its members receive."""
+        return _placed(self.topic, self.exchange, self.key)
 
 
 class ConsumeRule(Strict):
     """A permission to consume from queues."""
 
-    queue: DottedPattern
+    queue: NamedDotted
+
+    @property
+    def place(self) -> Place:
+        """The queues."""
+        return _placed(queue=self.queue)
+
+
+class ConfigureRule(Strict):
+    """A permission to declare, purge and delete queues, or to declare and delete exchanges."""
+
+    queue: NamedDotted | None = None
+    exchange: NamedDotted | None = None
+
+    @classmethod
+    def shape_problem(cls, keys: Collection[str]) -> RefusedError | None:
+        """Refuse a rule for both, or for none."""
+        if len({"queue", "exchange"} & set(keys)) != 1:
+            return RefusedError("a configure rule names queues or exchanges, one of the two", "write queue: PATTERN")
+        return None
+
+    @property
+    def place(self) -> Place:
+        """The queues or exchanges."""
+        return _placed(exchange=self.exchange, queue=self.queue)
 
 
 class Role(_Limits):
@@ -186,6 +257,26 @@ class Role(_Limits):
     publish: tuple[PublishRule, ...] = ()
     subscribe: tuple[SubscribeRule, ...] = ()
     consume: tuple[ConsumeRule, ...] = ()
+    configure: tuple[ConfigureRule, ...] = ()
+
+    @property
+    def receives(self) -> list[Place]:
+        """What a member may subscribe to, bind to or consume from.
+
+        Whoever may bind needs a queue for it, and one that the server names (`amq.gen-…`; clients cannot choose names
+        that begin with `amq.`) is as good as its bindings: it comes with the permission.
+        """
+        consumed = [rule.place for rule in self.consume]
+        return [*(rule.place for rule in self.subscribe), *consumed, *self._own_queues]
+
+    @property
+    def configures(self) -> list[Place]:
+        """What a member may declare, purge and delete; queues that the server names come with a permission to bind."""
+        return [*(rule.place for rule in self.configure), *self._own_queues]
+
+    @property
+    def _own_queues(self) -> list[Place]:
+        return [_placed(queue="amq.*")] if any(rule.exchange is not None for rule in self.subscribe) else []
 
     @property
     def effective_byte_burst(self) -> int | None:
@@ -203,7 +294,20 @@ class Role(_Limits):
 class Within(Strict):
     """The names a naming rule is about."""
 
-    topic: PlainFilter
+    topic: PlainFilter | None = None
+    exchange: Text | None = None
+    key: PlainDotted | None = None
+    queue: PlainNamedDotted | None = None
+
+    @classmethod
+    def shape_problem(cls, keys: Collection[str]) -> RefusedError | None:
+        """Refuse several kinds of names at once, or none."""
+        return _one_place(keys, "a naming rule", "queue")
+
+    @property
+    def place(self) -> Place:
+        """The names."""
+        return _placed(self.topic, self.exchange, self.key, self.queue)
 
 
 class NamingRule(Strict):
@@ -216,24 +320,26 @@ class NamingRule(Strict):
 
     @model_validator(mode="after")
     def _can_be_kept(self) -> Self:
-        wanted = self.within.topic.split("/")
-        open_end = wanted[-1] == "#"
-        fixed = wanted[:-1] if open_end else wanted
+        place = self.within.place
+        syntax, wanted, name = place.space.syntax, place.levels, shown(place.pattern)
+        # Behind a wildcard for any number of levels, nothing can be said of their places.
+        fixed = wanted[: wanted.index(syntax.rest)] if syntax.rest in wanted else wanted
+        open_end = len(fixed) < len(wanted)
         if len(fixed) > len(self.levels) and not self.more:
             raise RefusedError(
-                f"names within {shown(self.within.topic)} have more levels than the {len(self.levels)} described",
+                f"names within {name} have more levels than the {len(self.levels)} described",
                 "describe every level, or add more: true",
             )
         if not open_end and len(fixed) < len(self.levels):
             raise RefusedError(
-                f"names within {shown(self.within.topic)} have {len(fixed)} levels, never {len(self.levels)}",
-                "end the filter in /# or describe fewer levels",
+                f"names within {name} have {len(fixed)} levels, never {len(self.levels)}",
+                f"end the pattern in {syntax.separator}{syntax.rest} or describe fewer levels",
             )
         for number, (level, pattern) in enumerate(zip(fixed, self.levels, strict=False)):
-            if level != "+" and re.fullmatch(pattern, level) is None:
+            if level != syntax.one and re.fullmatch(pattern, level) is None:
                 raise RefusedError(
                     f"levels[{number}] {shown(pattern)} never matches {shown(level)}, "
-                    f"the level of every name within {shown(self.within.topic)}",
+                    f"the level of every name within {name}",
                     "levels count from the first level of the whole name",
                 )
         return self
@@ -291,15 +397,32 @@ class ExceptionRule(Strict):
 
     finding: str
     """Code or dotted name."""
-    client: NamePattern
-    """Client id: chosen by the client itself unless the broker binds it to the user."""
+    client: NamePattern | None = None
+    """Client id: chosen by the client itself unless the broker binds it to the user; None: any, and none."""
     user: NamePattern | None = None
     """User name; None: any, and none."""
     topic: PlainFilter | None = None
-    """Only for topics matched by this filter; None: any."""
+    """Only for topics matched by this filter; with none of these keys: any name."""
+    exchange: Text | None = None
+    """Only for routing and binding keys of this exchange that match `key`."""
+    key: PlainDotted | None = None
+    queue: PlainNamedDotted | None = None
     reason: Text
     until: Day
     """The last day on which it holds, UTC."""
+
+    @classmethod
+    def shape_problem(cls, keys: Collection[str]) -> RefusedError | None:
+        """Refuse an exception for everybody, and several kinds of names at once."""
+        if "client" not in keys and "user" not in keys:
+            return RefusedError("an exception does not say for whom", "add client: PATTERN or user: PATTERN")
+        return _one_place(keys, "an exception", "queue") if {"topic", "exchange", "key", "queue"} & set(keys) else None
+
+    @property
+    def scope(self) -> tuple[str, ...]:
+        """What tells it from other exceptions."""
+        who = [str(pattern) for pattern in (self.client, self.user) if pattern is not None]
+        return (self.finding, *who, self.place.label if self.place else "", self.until.isoformat())
 
     @field_validator("finding")
     @classmethod
@@ -318,26 +441,23 @@ class ExceptionRule(Strict):
         """The first nanosecond (since the epoch, UTC) at which it holds no more."""
         return int(datetime.combine(self.until + timedelta(days=1), time(), UTC).timestamp()) * NANOSECONDS
 
-    def covers(self, code: str, name: str, client: Client | None, topic: str | None) -> bool:
+    @property
+    def place(self) -> Place | None:
+        """The names it is about; None: any."""
+        return place_of(self.topic, self.exchange, self.key, self.queue)
+
+    def covers(self, code: str, name: str, client: Client | None, resource: Resource) -> bool:
         """Whether it accepts the finding with this code and dotted name; its end date is not looked at.
 
-        `topic` may be a topic filter with wildcards, when the finding is about a subscription: then all its topics must
-        match.
+        When the finding is about a subscription or binding, everything that it receives must be in the place.
         """
         if self.finding.lower() not in (code.lower(), name.lower()):
             return False
-        if client is None or not self.client.matches(client.client_id):
+        if client is None or (self.client is not None and not self.client.matches(client.client_id)):
             return False
         if self.user is not None and (client.user is None or not self.user.matches(client.user)):
             return False
-        if self.topic is None:
-            return True
-        if topic is None:
-            return False
-        wanted = strip_share(topic)[1]
-        if "+" not in wanted and "#" not in wanted:
-            return matches(self.topic, wanted)
-        return filter_problem(wanted) is None and isinstance(uncovered(wanted, [self.topic]), Covered)
+        return self.place is None or covers(self.place, resource)
 
 
 class Policy(Strict):
