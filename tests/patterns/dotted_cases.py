@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
-WORDS = ("", "a", "b", "*", "#", "a*", "%u", "é", "\udcff")
+UTF8 = ("", "a", "b", "*", "#", "a*", "%u", "é")
 """Words of keys. Of binding keys too, where `*` and `#` are wildcards."""
+WORDS = (*UTF8, "\udcff")
+"""Routing keys need not be UTF-8."""
 FEW = ("", "a", "b")
 
 

@@ -21,26 +21,24 @@ from topicwarden.patterns import (
 )
 
 
-@pytest.mark.parametrize(
-    "key", ["", ".", "a.b", "*", "a.#", "a*", "a\0\n", "%u", "é" * 127, "." * 255, "\udcff" * KEY_MAX_BYTES]
-)
+@pytest.mark.parametrize("key", ["", ".", "a.b", "*", "a.#", "a*", "a\0\n", "%u", "é" * 127, "." * KEY_MAX_BYTES])
 def test_keys_the_broker_takes_have_no_problem(key: str) -> None:
     assert key_problem(key) is None
     assert binding_problem(key) is None
 
 
-@pytest.mark.parametrize(
-    ("key", "said"),
-    [
-        ("a" * 256, "cannot be longer than 255 bytes, not 256"),
-        ("é" * 128, "cannot be longer than 255 bytes, not 256"),
-        ("\udcff" * 256, "cannot be longer than 255 bytes, not 256"),
-        ("\ud800", "cannot hold lone surrogates that stand for no byte"),
-    ],
-)
-def test_each_way_a_key_can_be_wrong_is_said(key: str, said: str) -> None:
-    assert key_problem(key) == f"a routing key {said}"
-    assert binding_problem(key) == f"a binding key {said}"
+@pytest.mark.parametrize("key", ["a" * 256, "é" * 128])
+def test_a_key_too_long_for_a_method_is_said_to_be(key: str) -> None:
+    assert key_problem(key) == "a routing key cannot be longer than 255 bytes, not 256"
+    assert binding_problem(key) == "a binding key cannot be longer than 255 bytes, not 256"
+
+
+def test_a_routing_key_can_be_any_bytes_and_a_binding_key_must_be_utf_8() -> None:
+    assert key_problem("\udcff" * KEY_MAX_BYTES) is None
+    assert key_problem("\udcff" * 256) == "a routing key cannot be longer than 255 bytes, not 256"
+    assert key_problem("\ud800") == "a routing key cannot hold lone surrogates that stand for no byte"
+    for key in ("\udcff", "\ud800"):
+        assert binding_problem(key) == "a binding key cannot hold lone surrogates: it is not valid UTF-8"
 
 
 @pytest.mark.parametrize(

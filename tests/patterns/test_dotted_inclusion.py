@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.patterns.dotted_cases import FEW, WORDS, bindings, defined, keys, split
+from tests.patterns.dotted_cases import FEW, UTF8, WORDS, bindings, defined, keys, split
 from topicwarden.patterns import (
     Answer,
     Covered,
@@ -50,6 +50,8 @@ def holds(answer: Answer, p: str, by: Sequence[str]) -> bool:
 @example("*.*", [".*", "*.", "a.b"])
 @example("*", [""])
 @example(".#", [])
+@example("#.", [])
+@example("#..#", ["a"])
 @example(".#", [".*.#"])
 @example("#", ["", "*", ".*.#", "a.*.#"])
 def test_inclusion_agrees_with_trying_every_key_and_witnesses_are_shortest(p: str, by: list[str]) -> None:
@@ -141,6 +143,7 @@ def test_a_pattern_is_covered_by_a_union_that_holds_it_and_so_is_every_key_it_ma
 @example(".#", "#")
 @example(".#", "*")
 @example("#.", ".#")
+@example("#.", "#")
 @example("a.#.b", "#.a.b.#")
 def test_overlap_agrees_with_trying_every_key(a: str, b: str) -> None:
     first = next((key for key in EVERY_KEY if key_matches(a, key) and key_matches(b, key)), None)
@@ -165,7 +168,7 @@ def test_overlap_is_found_wherever_a_key_shows_it(a: str, b: str, key: str) -> N
         assert defined(b, shared)
 
 
-placed = bindings(placeholders=True).filter(lambda pattern: binding_problem(pattern, placeholders=True) is None)
+placed = bindings(UTF8, placeholders=True).filter(lambda pattern: binding_problem(pattern, placeholders=True) is None)
 
 
 @given(placed, placed, *[st.sampled_from([None, "a.b", "~", "%c", *WORDS])] * 2)

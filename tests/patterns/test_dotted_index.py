@@ -8,13 +8,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.patterns.dotted_cases import WORDS, bindings, defined_for, keys
+from tests.patterns.dotted_cases import UTF8, WORDS, bindings, defined_for, keys
 from topicwarden.patterns import NO_MATCHES, BoundMatch, Constraint, DottedIndex, Matches, binding_problem, key_matches
 from topicwarden.patterns.dotted import parse_binding
 from topicwarden.patterns.dotted_index import KeySets, build_key_trie
 
 identities = st.sampled_from([None, "a.b", "%c", *WORDS])
-valid = bindings(placeholders=True).filter(lambda pattern: binding_problem(pattern, placeholders=True) is None)
+valid = bindings(UTF8, placeholders=True).filter(lambda pattern: binding_problem(pattern, placeholders=True) is None)
 
 
 @given(st.lists(valid, max_size=12), st.lists(keys(), min_size=1, max_size=6), identities, identities)
