@@ -29,9 +29,10 @@ def test_the_wheel_holds_rules_and_plugin_sources_and_no_build_products(wheel: P
     assert "topicwarden/data/rules/TW201-publish.outside-policy.yaml" in names
     assert "topicwarden/data/brokers/mosquitto/topicwarden_wire.h" in names
     assert "topicwarden/data/brokers/mosquitto/Makefile" in names
+    assert "topicwarden/data/brokers/rabbitmq/build" in names
     assert "topicwarden/py.typed" in names
     assert "topicwarden_collectors/mosquitto/__init__.py" in names
-    assert not [name for name in names if name.endswith((".so", ".o", ".pyc")) or name.startswith("tests/")]
+    assert not [name for name in names if name.endswith((".so", ".o", ".pyc", ".beam", ".ez")) or name.startswith("tests/")]
 
 
 def test_an_installed_wheel_finds_its_catalogue_and_its_brokers(wheel: Path, tmp_path: Path) -> None:
@@ -46,9 +47,9 @@ def test_an_installed_wheel_finds_its_catalogue_and_its_brokers(wheel: Path, tmp
     run = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stderr
     assert str(tmp_path / "topicwarden" / "__init__.py") in run.stdout
-    assert "['mosquitto']" in run.stdout
+    assert "['mosquitto', 'rabbitmq']" in run.stdout
     assert str(tmp_path / "topicwarden" / "data" / "brokers") in run.stdout
 
 
 def test_the_brokers_come_in_by_their_entry_points() -> None:
-    assert list(load_brokers()) == ["mosquitto"]
+    assert list(load_brokers()) == ["mosquitto", "rabbitmq"]

@@ -142,7 +142,8 @@ class Planted:
     what: str
     """In words, for people."""
     code: str
-    client_id: str
+    client: str
+    """The user who does it; the client id where there is no user name."""
 
 
 class Demo(Protocol):
@@ -151,6 +152,16 @@ class Demo(Protocol):
     @property
     def sources(self) -> Sequence[str]:
         """What `watch` is to be pointed at."""
+        ...
+
+    @property
+    def username(self) -> str | None:
+        """Our own account at the broker, where the sources need one."""
+        ...
+
+    @property
+    def password_file(self) -> Path | None:
+        """The file with its password."""
         ...
 
     @property
@@ -205,8 +216,11 @@ class Broker(Protocol):
         """Say what a file is before `read` reads it; raises nothing."""
         ...
 
-    def doctor(self, target: str) -> DoctorReport:
-        """Judge a configuration; raises ConfigurationError when it cannot be read."""
+    def doctor(self, target: str, options: SourceOptions) -> DoctorReport:
+        """Judge a configuration, or a running broker where `options` has an account for it.
+
+        Raises ConfigurationError when it cannot be read, ObservationError when it cannot be reached.
+        """
         ...
 
     def demo(self, folder: Path) -> AbstractContextManager[Demo]:

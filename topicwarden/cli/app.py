@@ -43,8 +43,18 @@ BrokerOption = Annotated[
     str | None, typer.Option("--broker", metavar="NAME", help="What you call the broker, in every event and finding.")
 ]
 KindOption = Annotated[
-    str | None, typer.Option("--kind", metavar="KIND", help="The kind of broker, when it cannot be told: mosquitto.")
+    str | None,
+    typer.Option("--kind", metavar="KIND", help="The kind of broker, when it cannot be told: mosquitto or rabbitmq."),
 ]
+UsernameOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Our own user name for mqtt:// and amqp:// sources.")
+]
+PasswordFileOption = Annotated[Path | None, typer.Option(metavar="FILE", help="File whose first line is our password.")]
+CafileOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Certificates of authorities for mqtts:// and amqps://.")
+]
+CertOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Our own certificate.")]
+KeyOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Its private key.")]
 TimezoneOption = Annotated[
     str | None,
     typer.Option(
@@ -74,7 +84,8 @@ def watch(
         list[str] | None,
         typer.Argument(
             metavar="[SOURCE]...",
-            help="ring:PATH (the plugin's), log:PATH, mqtt[s]://HOST:PORT ($SYS). Default: the plugin's ring here.",
+            help="Mosquitto: ring:PATH (the plugin's), log:PATH, mqtt[s]://HOST:PORT ($SYS). RabbitMQ: "
+            "amqp[s]://USER@HOST:PORT[?mode=plugin|stock&firehose=VHOST]. Default: the Mosquitto plugin's ring here.",
         ),
     ] = None,
     policy: PolicyOption = None,
@@ -99,15 +110,11 @@ def watch(
     ] = None,
     no_state: Annotated[bool, typer.Option("--no-state", help="Keep no reading position.")] = False,
     from_start: Annotated[bool, typer.Option("--from-start", help="First read what is already there.")] = False,
-    username: Annotated[str | None, typer.Option(metavar="NAME", help="Our own user name for mqtt:// sources.")] = None,
-    password_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="File whose first line is our password.")
-    ] = None,
-    cafile: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Certificates of authorities for mqtts://.")
-    ] = None,
-    cert: Annotated[Path | None, typer.Option(metavar="FILE", help="Our own certificate.")] = None,
-    key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its private key.")] = None,
+    username: UsernameOption = None,
+    password_file: PasswordFileOption = None,
+    cafile: CafileOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
     timezone: TimezoneOption = None,
 ) -> None:
     """Watch running brokers and print findings as they happen; Ctrl-C ends with a summary."""
@@ -162,17 +169,32 @@ def check(
 @app.command()
 def doctor(
     target: Annotated[
-        str, typer.Argument(metavar="CONFIGURATION", help="The broker's configuration: /etc/mosquitto/mosquitto.conf.")
+        str,
+        typer.Argument(
+            metavar="CONFIGURATION",
+            help="/etc/mosquitto/mosquitto.conf, /etc/rabbitmq, definitions.json, or amqp[s]://USER@HOST:PORT (live).",
+        ),
     ],
     kind: KindOption = None,
     output_format: Annotated[str, typer.Option("--format", "-f", metavar="FORMAT", help="text or json.")] = "text",
+    username: UsernameOption = None,
+    password_file: PasswordFileOption = None,
+    cafile: CafileOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
 ) -> None:
     """Say whether a broker is set up so that we can see, and what to change. Never edits anything."""
     from topicwarden.cli.doctor import run
     from topicwarden.cli.options import one_of
-    from topicwarden.sources import load_brokers
+    from topicwarden.sources import SourceOptions, load_brokers
 
-    exit_with(lambda: run(load_brokers(), target, kind, one_of("--format", output_format, ("text", "json"))))
+    def body() -> int:
+        options = SourceOptions(
+            username=username, password_file=password_file, cafile=cafile, certfile=cert, keyfile=key
+        )
+        return run(load_brokers(), target, options, kind, one_of("--format", output_format, ("text", "json")))
+
+    exit_with(body)
 
 
 @app.command()

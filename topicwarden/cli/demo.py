@@ -19,7 +19,7 @@ from topicwarden.cli.options import NEVER, RunOptions
 from topicwarden.cli.pipeline import Pipeline, about_sources, open_pipeline
 from topicwarden.cli.watch import announce, finish, open_collectors, watch
 from topicwarden.errors import ConfigurationError, Problem, TopicwardenError
-from topicwarden.findings import Finding
+from topicwarden.findings import Finding, Severity
 from topicwarden.output.escape import visible
 from topicwarden.sources import Demo, Planted, SourceOptions, load_brokers
 
@@ -52,7 +52,16 @@ def _watch_and_judge(broker_name: str, folder: Path, demo: Demo) -> int:
     brokers = load_brokers()
     options = RunOptions(policy=demo.policy, fail_on=NEVER, record=folder / RECORDING, broker_kind=broker_name)
     watching = open_collectors(
-        demo.sources, brokers, broker_name, SourceOptions(broker="demo", state_dir=folder / "state", from_start=True)
+        demo.sources,
+        brokers,
+        broker_name,
+        SourceOptions(
+            broker="demo",
+            state_dir=folder / "state",
+            from_start=True,
+            username=demo.username,
+            password_file=demo.password_file,
+        ),
     )
     traffic = _Traffic(demo)
     streams = (sys.stdout, sys.stderr)
@@ -71,9 +80,7 @@ def _watch_and_judge(broker_name: str, folder: Path, demo: Demo) -> int:
     if traffic.error is not None:
         failures.append(traffic.error)
     missed = [planted for planted in demo.planted if not _found(planted, findings)]
-    accused = sorted(
-        {finding.client.client_id for finding in findings if finding.client} - {p.client_id for p in demo.planted}
-    )
+    accused = sorted({_name(finding) for finding in findings} - {"", *(planted.client for planted in demo.planted)})
     _print_verdict(demo, findings, accused, folder)
     for failure in failures:
         print(f"error: {visible(str(failure))}", file=sys.stderr)
@@ -110,12 +117,14 @@ def _all_seen(traffic: _Traffic, pipeline: Pipeline) -> Callable[[], bool]:
 
 def _found(planted: Planted, findings: Sequence[Finding]) -> bool:
     """Whether the planted deviation is among the findings."""
-    return any(
-        finding.type.code == planted.code
-        and finding.client is not None
-        and finding.client.client_id == planted.client_id
-        for finding in findings
-    )
+    return any(finding.type.code == planted.code and _name(finding) == planted.client for finding in findings)
+
+
+def _name(finding: Finding) -> str:
+    """Return whom a finding accuses: nobody when it is only a record of something."""
+    if finding.client is None or finding.severity is Severity.INFO:
+        return ""
+    return finding.client.user or finding.client.client_id
 
 
 def _print_verdict(demo: Demo, findings: Sequence[Finding], accused: Sequence[str], folder: Path) -> None:
@@ -124,7 +133,7 @@ def _print_verdict(demo: Demo, findings: Sequence[Finding], accused: Sequence[st
     for one in demo.planted:
         found = _found(one, findings)
         mark = ("found  ", "green") if found else ("MISSED ", "bold red")
-        console.print(Text.assemble(mark, f"{one.code}  {one.client_id} {one.what}"))
+        console.print(Text.assemble(mark, f"{one.code}  {one.client} {one.what}"))
     if accused:
         console.print(Text(f"ACCUSED WRONGLY: {', '.join(map(visible, accused))}", "bold red"))
     else:

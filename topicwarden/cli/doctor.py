@@ -6,21 +6,27 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Final, TextIO
 
 from topicwarden.cli import EXIT_CLEAN, EXIT_FINDINGS
 from topicwarden.cli.sources import broker_for
+from topicwarden.errors import ConfigurationError, Problem
 from topicwarden.output.escape import visible
-from topicwarden.sources import Advice, Broker, DoctorReport
+from topicwarden.sources import Advice, Broker, DoctorReport, SourceOptions
 
 LEVELS: Final = ("problem", "warning", "note", "ok")
 STYLES: Final[Mapping[str, str]] = {"problem": "bold red", "warning": "yellow", "note": "cyan", "ok": "green"}
 
 
-def run(brokers: Mapping[str, Broker], target: str, broker_name: str | None, output_format: str) -> int:
+def run(
+    brokers: Mapping[str, Broker], target: str, options: SourceOptions, broker_name: str | None, output_format: str
+) -> int:
     """Diagnose and print; returns 1 when there is a problem."""
+    if "://" not in target and not Path(target).exists():
+        raise ConfigurationError(Problem("no such file", target, hint="check the path"))
     broker = broker_for(brokers, target, broker_name)
-    report = broker.doctor(target)
+    report = broker.doctor(target, options)
     if output_format == "json":
         json.dump(as_json(report), sys.stdout, indent=2)
         sys.stdout.write("\n")

@@ -31,9 +31,9 @@ class MosquittoBroker:
 
     def recognises(self, source: str, head: bytes) -> bool:
         """Whether the source is a ring, a Mosquitto log or configuration, or an MQTT address."""
-        if source.startswith(("ring:", "log:", "mqtt://", "mqtts://")) or source.endswith((".ring", ".conf")):
+        if source.startswith(("ring:", "log:", "mqtt://", "mqtts://")) or source.endswith((".ring", "mosquitto.conf")):
             return True
-        return head.startswith((RING_MAGIC, GZIP_MAGIC)) or _looks_like_log(head)
+        return head.startswith((RING_MAGIC, GZIP_MAGIC)) or _looks_like_log(head) or _looks_like_conf(source, head)
 
     def watch(self, source: str, options: SourceOptions) -> Collector:
         """Build the collector the source asks for; a path with no prefix is told by its content."""
@@ -64,7 +64,7 @@ class MosquittoBroker:
         path = Path(source.removeprefix("log:"))
         return FileAbout(f"mosquitto log {path}", options.broker or broker_name(path), LOG_BLIND_SPOTS)
 
-    def doctor(self, target: str) -> DoctorReport:
+    def doctor(self, target: str, options: SourceOptions) -> DoctorReport:  # noqa: ARG002 - a file needs no account
         """Judge a mosquitto.conf."""
         from topicwarden_collectors.mosquitto.doctor import diagnose
 
@@ -87,6 +87,13 @@ def _is_ring(source: str) -> bool:
             return file.read(len(RING_MAGIC)) == RING_MAGIC
     except OSError:
         return os.fspath(source).endswith(".ring")
+
+
+def _looks_like_conf(source: str, head: bytes) -> bool:
+    """Whether a `.conf` is written as Mosquitto's are: a word and its values, without the `=` of others."""
+    lines = [line.strip() for line in head.split(b"\n")]
+    settings = [line for line in lines if line and not line.startswith(b"#")]
+    return source.endswith(".conf") and bool(head) and not any(b"=" in line.split(b" ", 2)[:2] for line in settings)
 
 
 def _looks_like_log(head: bytes) -> bool:

@@ -89,6 +89,8 @@ class MosquittoDemo:
         self.folder = folder
         self.port = port
         self.sources: Sequence[str] = [f"ring:{folder / 'mosquitto.ring'}"]
+        self.username: str | None = None
+        self.password_file: Path | None = None
         self.policy = folder / "policy.yaml"
         self.planted: Sequence[Planted] = PLANTED
         self.files: Mapping[str, str] = {
@@ -225,7 +227,7 @@ def start(folder: Path) -> Iterator[MosquittoDemo]:
     folder.mkdir(parents=True, exist_ok=True)
     plugin = build_plugin(folder / "build")
     password = secrets.token_hex(8)
-    users = [*WELL_BEHAVED, "gateway", "status-board", *(planted.client_id for planted in PLANTED)]
+    users = [*WELL_BEHAVED, "gateway", "status-board", *(planted.client for planted in PLANTED)]
     passwords = folder / "passwords"
     passwords.write_text("".join(f"{user}:{password}\n" for user in users))
     passwords.chmod(0o600)
