@@ -120,7 +120,7 @@ WIDE: Final = Permission(".*", ".*", ".*")
 READINGS_ONLY: Final = Permission("^$", "^readings$", "^$")
 NARROW: Final[Mapping[str, Permission]] = {"press-14": READINGS_ONLY, "press-18": READINGS_ONLY}
 """Those who have less: the one who is denied, and the one who is given more while we look on."""
-AUDIT: Final = Permission("^amq\\.gen-.*$", "^amq\\.gen-.*$", "^(amq\\.gen-.*|topicwarden\\.audit)$")
+AUDIT: Final = Permission("^amq\\.gen-.*$", "^amq\\.gen-.*$", "^(amq\\.gen-.*|amq\\.topicwarden\\.audit)$")
 """All that our own account needs: a queue of its own, bound to the plugin's exchange."""
 
 EXCHANGES: Final[Mapping[str, str]] = {"readings": "topic", "orders": "topic", "maintenance": "direct"}
@@ -139,7 +139,7 @@ def set_up(node: Node, password: str) -> None:
     for queue, (exchange, key) in QUEUES.items():
         node.api("PUT", f"/queues/{VHOST}/{quoted(queue)}", {"durable": True})
         node.api("POST", f"/bindings/{VHOST}/e/{exchange}/q/{quoted(queue)}", {"routing_key": key})
-    for user in (*WELL_BEHAVED, *(planted.client_id for planted in PLANTED)):
+    for user in (*WELL_BEHAVED, *(planted.client for planted in PLANTED)):
         node.add_user(user, password)
         permit(node, user, VHOST, NARROW.get(user, WIDE))
     node.add_user(AUDITOR, password)
