@@ -220,7 +220,7 @@ def main() -> None:
             np.arange(len(batch)), batch.client, batch.resource, decide(classifier, lane, batch.client, batch.resource)
         )
         judge_roles(engine._reporter, classifier, lane, batch, publishes)
-        judge_names(engine._reporter, engine._inspector, lane, batch, publishes)
+        judge_names(engine._reporter, engine._inspector, lane, batch, publishes.rows)
 
     gc.disable()
     best = best_of(

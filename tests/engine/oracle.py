@@ -294,11 +294,7 @@ class Oracle:
 
     def payloads(self) -> None:
         size, entropy = self.event["size"], self.event["entropy"]
-        if self.policy and not self.resource.truncated:
-            for rule in self.policy.naming:
-                if self.within(rule.within) and (wrong := self.misnamed(rule)) is not None:
-                    self.report("TW204", (shown(rule.within), str(wrong)))
-                    break
+        self.naming()
         if (
             self.payload.max_entropy is not None
             and entropy > 0
@@ -319,8 +315,17 @@ class Oracle:
 
     def within(self, branch: Within) -> bool:
         if branch.queue is not None:
-            return False  # nobody publishes to a queue
+            return self.resource.kind is ResourceKind.QUEUE and key_matches(branch.queue, self.resource.name)
+        if self.resource.kind in (ResourceKind.QUEUE, ResourceKind.EXCHANGE):
+            return False
         return self.is_for(branch) and hits(self.resource, pattern(branch), None, "")
+
+    def naming(self) -> None:
+        if self.policy and not self.resource.truncated:
+            for rule in self.policy.naming:
+                if self.within(rule.within) and (wrong := self.misnamed(rule)) is not None:
+                    self.report("TW204", (shown(rule.within), str(wrong)))
+                    break
 
     def misnamed(self, rule: Any) -> int | None:
         given = levels(self.resource)
@@ -417,8 +422,10 @@ class Oracle:
 
     def subscribe(self, action: Action, denied: bool, roles: list[str], known: bool) -> None:
         resource = self.resource
-        if not denied and action is Action.SUBSCRIBE:
+        if not denied:
             self.names(resource)
+            if action is Action.CONFIGURE:
+                self.naming()
         if self.policy is None:
             if not denied and action is Action.SUBSCRIBE and everything(resource):
                 self.report("TW240")
@@ -490,6 +497,8 @@ def pattern(rule: PublishRule | SubscribeRule | Within) -> str:
 
 
 def shown(rule: PublishRule | Within) -> str:
+    if isinstance(rule, Within) and rule.queue is not None:
+        return f"queue {rule.queue}"
     return rule.topic if rule.topic is not None else f"exchange {rule.exchange}, key {rule.key}"
 
 

@@ -204,6 +204,7 @@ amqp_policies = st.one_of(
                 [
                     {"within": {"exchange": "x", "key": "a.#"}, "levels": ["a", "[bc]"], "more": True},
                     {"within": {"exchange": "y", "key": "*.*"}, "levels": ["[a-z]+", "[a-z]"]},
+                    {"within": {"queue": "q.*"}, "levels": ["q", "a"]},
                 ]
             ),
             "thresholds": st.just({"new_topics": "1/min", "max_levels": 2}),

@@ -108,7 +108,7 @@ class Engine:
         if subscribed.any():
             self._judge_subscriptions(lane, batch, np.flatnonzero(subscribed & accepted))
         if configured.any():
-            self._judge_reach(lane, batch, np.flatnonzero(configured & accepted), Action.CONFIGURE)
+            self._judge_declarations(lane, batch, np.flatnonzero(configured & accepted))
         if self._classifier:
             judge_clients(reporter, self._classifier, lane, batch, accepted)
         if denied.any():
@@ -161,7 +161,7 @@ class Engine:
         if self._classifier and self._rates:
             judge_roles(reporter, self._classifier, lane, batch, publishes)
             self._rates.judge(reporter, lane, batch, publishes, steady_ns)
-        judge_names(reporter, self._inspector, lane, batch, publishes)
+        judge_names(reporter, self._inspector, lane, batch, rows)
         judge_unsafe_names(reporter, self._inspector, lane, batch, rows)
         self._look_alikes.judge(reporter, lane, batch, publishes, self._events)
         judge_novelty(reporter, self._memory, self._thresholds, lane, batch, publishes, steady_ns)
@@ -175,6 +175,12 @@ class Engine:
             return
         wide = [everything(lane.resource(number)) for number in batch.resource[rows].tolist()]
         self._reporter.report("TW240", lane, batch, rows[np.array(wide, bool)])
+
+    def _judge_declarations(self, lane: Lane, batch: EventBatch, rows: Int64) -> None:
+        inspect_names(self._inspector, lane, batch.resource[rows])
+        judge_names(self._reporter, self._inspector, lane, batch, rows)
+        judge_unsafe_names(self._reporter, self._inspector, lane, batch, rows)
+        self._judge_reach(lane, batch, rows, Action.CONFIGURE)
 
     def _judge_reach(self, lane: Lane, batch: EventBatch, rows: Int64, action: Action) -> None:
         if self._reaches and self._classifier:

@@ -114,13 +114,11 @@ def judge_roles(
         )
 
 
-def judge_names(
-    reporter: Reporter, inspector: NameInspector, lane: Lane, batch: EventBatch, publishes: Publishes
-) -> None:
-    """TW204: a topic that breaks a naming rule."""
+def judge_names(reporter: Reporter, inspector: NameInspector, lane: Lane, batch: EventBatch, rows: Int64) -> None:
+    """TW204: a name that breaks a naming rule; `rows`: publishes, and declarations of queues."""
     if len(inspector.problems) == 1:
         return
-    naming = lane.naming.take(publishes.resource)
+    naming = lane.naming.take(batch.resource[rows])
     bad = naming != 0
     if bad.any():
 
@@ -129,7 +127,7 @@ def judge_names(
             evidence = {"within": problem.within, "problem": problem.text, "expected": problem.expected}
             return (problem.within, str(problem.level)), evidence
 
-        reporter.report("TW204", lane, batch, publishes.rows[bad], describe, part=naming[bad].astype(np.int64))
+        reporter.report("TW204", lane, batch, rows[bad], describe, part=naming[bad].astype(np.int64))
 
 
 def judge_payloads(reporter: Reporter, payload: Payload, lane: Lane, batch: EventBatch, publishes: Publishes) -> None:

@@ -10,6 +10,9 @@ from topicwarden.patterns.filter_index import NO_MATCHES, BoundMatch, Constraint
 
 _ROOM: Final = 200_000
 """Nodes and steps that `KeySets` remembers before it starts over; some 20 MB."""
+_NAME_WORDS: Final = 256
+"""Words of a key that placeholders after a `#` are compared with: all that 255 bytes can hold. Longer keys exist, and a
+client that sends one of 30 000 words must not make each of them a name to remember at every word that follows."""
 
 
 class KeyTrieNode:
@@ -157,14 +160,14 @@ def _reach(reached: set[KeyTrieNode], node: KeyTrieNode) -> None:
 
 
 class DottedIndex:
-    """An index over many binding keys, `%u` and `%c` words included; what it says does not change once built.
+    """An index over many binding keys, `%u` and `%c` words included; what it says never changes once built.
 
     `filters[i]` is pattern number i; equal patterns keep their own numbers. Raises ValueError when placeholders stand
     where they may not (see `binding_problem`).
 
     A key costs a look-up per word where the sets of nodes are known, and at worst, per word, the trie nodes that its
-    words lead to; however many `#` there are, nothing is tried twice. Placeholders after a `#` may equal any of the
-    words so far, so their patterns cost the square of the key's words: milliseconds at 255 bytes.
+    words lead to; however many `#` there are, nothing is tried twice. A placeholder after a `#` may equal any of the
+    key's first 256 words, which a key of 255 bytes cannot exceed, and equals none of those beyond.
     """
 
     def __init__(self, patterns: Sequence[str]) -> None:
@@ -179,9 +182,9 @@ class DottedIndex:
         sets = self._sets
         current = sets.start
         waiting: _Families = {}
-        for word in split_key(key):
+        for number, word in enumerate(split_key(key)):
             if waiting or current.named:
-                waiting = _bound_step(current, waiting, word)
+                waiting = _bound_step(current, waiting, word, may_be_name=bool(word) and number < _NAME_WORDS)
             current = current.steps.get(word) or sets.step(current, word)
             if current.settled and not waiting:
                 break
@@ -201,15 +204,16 @@ _Family = frozenset[tuple[Constraint, ...]]
 """What one node asks for, one of them: each way a client can be called so that the words so far lead there."""
 _Families = dict[KeyTrieNode, _Family]
 """Nodes reached under constraints. A pattern's placeholders leave one choice at most (see `binding_problem`), so a
-family is no larger than the key has words."""
+family is no larger than the number of words that may be names."""
 _UNBOUND: Final[_Family] = frozenset([()])
 
 
-def _bound_step(current: NodeSet, waiting: _Families, word: str) -> _Families:
+def _bound_step(current: NodeSet, waiting: _Families, word: str, *, may_be_name: bool) -> _Families:
     """Return where `word` leads from nodes reached under constraints, and from others by their placeholders."""
     reached: _Families = {}
-    for node in current.named:
-        _take_names(reached, node, _UNBOUND, word)
+    if may_be_name:
+        for node in current.named:
+            _take_names(reached, node, _UNBOUND, word)
     for node, family in waiting.items():
         child = node.literal.get(word)
         if child is not None:
@@ -218,7 +222,7 @@ def _bound_step(current: NodeSet, waiting: _Families, word: str) -> _Families:
             _arrive(reached, node.one, family)
         if node.loops:
             _arrive(reached, node, family)
-        if node.named:
+        if node.named and may_be_name:
             _take_names(reached, node, family, word)
     return reached
 
@@ -240,9 +244,7 @@ def _arrive(reached: _Families, node: KeyTrieNode, family: _Family) -> None:
 
 
 def _narrowed(family: _Family, kind: PlaceholderKind, word: str) -> _Family:
-    """Add the constraint that a name equals `word`; `%u.%u` needs both words equal, and no name is empty."""
-    if not word:
-        return frozenset()
+    """Add the constraint that a name equals `word`; `%u.%u` needs both words equal."""
     new = Constraint(kind, word)
     return frozenset(
         constraints if new in constraints else (*constraints, new)
