@@ -48,7 +48,7 @@ def test_a_brief_says_what_who_where_how_often_and_how_sure() -> None:
         "HIGH      TW201 publish.outside-policy  2026-11-23T09:58:09.123Z\n"
         "          sensor-1 published to plant/a/sensor-1/command, which no role of its allows\n"
         "          user sensor-1 (verified), client id s-17, from 10.0.0.5 port 51234, "
-        "broker plant-a, 1 234 times, exact"
+        "broker plant-a, virtual host /, 1 234 times, exact"
     )
 
 

@@ -7,7 +7,8 @@ from rich.text import Text
 
 from topicwarden.cli import EXIT_CLEAN
 from topicwarden.errors import ConfigurationError, Problem
-from topicwarden.findings import FindingType, load_catalogue
+from topicwarden.findings import load_catalogue
+from topicwarden.output.text import explain
 
 
 def run(code: str | None) -> int:
@@ -22,24 +23,6 @@ def run(code: str | None) -> int:
     if found is None:
         known = ", ".join(catalogue)
         raise ConfigurationError(Problem(f"there is no finding {code!r}", hint=f"one of: {known}, or a dotted name"))
-    _print(found, console)
+    for line in explain(found, console.width if console.is_terminal else None):
+        console.print(line, soft_wrap=True)
     return EXIT_CLEAN
-
-
-def _print(entry: FindingType, console: Console) -> None:
-    console.print(Text(f"{entry.code} {entry.name} ({entry.severity.name.lower()})", "bold"))
-    console.print(Text(entry.difference))
-    sections = {"What it means": entry.meaning, "Why it matters": entry.why, "What to do": entry.fix}
-    for title, text in sections.items():
-        console.print(Text(f"\n{title}", "bold"))
-        console.print(Text(" ".join(text.split())))
-    console.print(Text("\nWhat it cannot see", "bold"))
-    for limit in entry.limits:
-        console.print(Text(f"- {' '.join(limit.split())}"))
-    references = [*([f"ATT&CK: {', '.join(entry.attack)}"] if entry.attack else [])]
-    references += [f"{framework}: {', '.join(ids)}" for framework, ids in entry.controls.items()]
-    if references:
-        console.print(Text("\nReferences", "bold"))
-        for reference in references:
-            console.print(Text(f"- {reference}"))
-    console.print(Text("\nNeeds a policy: " + ("yes" if entry.needs_policy else "no")))

@@ -83,7 +83,7 @@ def finding_document(event: Event, finding: Finding, origin: Origin) -> dict[str
         "resources": [
             {"name": finding.broker, "type": "broker"},
             *(
-                {"name": name, "type": "topic", "namespace": finding.broker, "data": {"count": count}}
+                {"name": name, "type": _kind_of_name(finding), "namespace": finding.broker, "data": {"count": count}}
                 for name, count in finding.witnesses.items()
             ),
         ],
@@ -181,3 +181,8 @@ def _attack(found: Technique) -> dict[str, Any]:
     if found.tactic_id is not None:
         attack["tactic"] = {"uid": found.tactic_id, "name": found.tactic}
     return attack
+
+
+def _kind_of_name(finding: Finding) -> str:
+    """Return what a finding's witnesses are."""
+    return "topic" if finding.client is None or finding.client.protocol == "mqtt" else "messaging destination"

@@ -101,6 +101,8 @@ def brief(finding: Finding, width: int | None = None) -> list[Text]:
     if finding.client is not None:
         facts += _who(finding, names, short=True)
     facts.append(f"broker {quoted(finding.broker, names)}")
+    if finding.client is not None and finding.client.vhost is not None:
+        facts.append(f"virtual host {quoted(finding.client.vhost, names)}")
     facts.append(wording.times(finding.count))
     facts.append(wording.CERTAINTY_SHORT[finding.certainty])
     if finding.accepted is not None:
