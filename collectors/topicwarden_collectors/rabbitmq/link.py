@@ -125,6 +125,7 @@ class AmqpLink:
         self._taken: dict[Consumer, int] = {}
         self._wake = asyncio.Event()
         self._closed = False
+        self._sessions: set[Session] = set()
         self._hosts = [
             _Host(self, vhost, [one for one in subscriptions if one.vhost == vhost])
             for vhost in dict.fromkeys(one.vhost for one in subscriptions)
@@ -171,6 +172,12 @@ class AmqpLink:
         while not self._closed:
             if taken := await self.take(60.0):
                 yield taken
+
+    @property
+    def own_connections(self) -> frozenset[str]:
+        """What the broker calls the connections we have now (`192.0.2.7:49242 -> 192.0.2.1:5672`), unless a proxy or
+        NAT stands between us."""
+        return frozenset(name for session in self._sessions if (name := session.name) is not None)
 
     @property
     def closed(self) -> bool:
@@ -253,7 +260,7 @@ class _Host:
 
     async def _connect(self) -> None:
         """Connect and subscribe; raises LinkFailed, or ObservationError for a refused subscription."""
-        self._session = session = await Session.open(self._link.address, self._vhost)
+        self._session = session = await Session.open(self._link.address, self._vhost, self._link._sessions)
         for subscription in self._subscriptions:
             consumer = None
             try:

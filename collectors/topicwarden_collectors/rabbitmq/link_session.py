@@ -49,9 +49,12 @@ class Session:
         self.connection: AsyncioConnection | None = None
 
     @classmethod
-    async def open(cls, address: Address, vhost: str) -> Session:
-        """Connect and log in; raises LinkFailed."""
+    async def open(cls, address: Address, vhost: str, sessions: set[Session] | None = None) -> Session:
+        """Connect and log in; raises LinkFailed. `sessions` holds it from before the login until it has ended."""
         session = cls()
+        if sessions is not None:
+            sessions.add(session)
+            session.ended.add_done_callback(lambda _: sessions.discard(session))
         session.connection = _Connection(
             _parameters(address, vhost),
             on_open_callback=session._on_open,
@@ -68,6 +71,20 @@ class Session:
         if not session._opened.done():
             raise LinkFailed(session.ended.result())
         return session
+
+    @property
+    def name(self) -> str | None:
+        """What the broker calls the connection if nothing between us translates addresses; None before there is one."""
+        # pika has no public way to the socket.
+        connected = getattr(getattr(self.connection, "_transport", None), "_sock", None)
+        try:
+            return (
+                None
+                if connected is None
+                else " -> ".join(map(_end, (connected.getsockname(), connected.getpeername())))
+            )
+        except OSError:
+            return None
 
     async def close(self) -> None:
         """End the connection: politely, and after a second anyhow."""
@@ -223,6 +240,12 @@ class Consumer:
     def _end(self, reason: str) -> None:
         if not self.ended.done():
             self.ended.set_result(reason)
+
+
+def _end(address: tuple[Any, ...]) -> str:
+    """Return one end of a connection as RabbitMQ writes it (`rabbit_net:connection_string`, 3.10.8)."""
+    host = str(address[0]).partition("%")[0].removeprefix("::ffff:")
+    return f"[{host}]:{address[1]}" if ":" in host else f"{host}:{address[1]}"
 
 
 def _text(name: str | bytes) -> str:
