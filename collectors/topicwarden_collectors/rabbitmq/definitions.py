@@ -1,8 +1,8 @@
 """Reads RabbitMQ's definitions: what `rabbitmqctl export_definitions` and `GET /api/definitions` give out.
 
 Password hashes are dropped while reading; what is kept of one is only whether it is that of the user's own name or of
-`guest`. Seen with 3.10.8: the command writes tags as a list, and no `amq.*` exchanges, default exchange or exclusive
-queues; the export of one virtual host has no users or permissions and does not name the virtual host (its policies do).
+`guest`. Seen with 3.10.8: both leave out `amq.*` exchanges and exclusive queues, the command internal exchanges too;
+the export of one virtual host has no users or permissions and does not name the virtual host (its policies do).
 """
 
 from __future__ import annotations

@@ -7,12 +7,13 @@ It answers what a change of a grant means in concrete rights, and what a user ma
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from topicwarden.events import Action, Client, GrantChange, Identity, Resource, ResourceKind, Right
 from topicwarden_collectors.rabbitmq.definitions import Definitions
 from topicwarden_collectors.rabbitmq.grants_names import Names
 from topicwarden_collectors.rabbitmq.grants_rights import ORDER, RightsChanged
+from topicwarden_collectors.rabbitmq.grants_versions import behaviour_of
 from topicwarden_collectors.rabbitmq.permissions import (
     DEFAULT_EXCHANGE,
     Expressions,
@@ -41,11 +42,10 @@ _Account = tuple[str, str]
 class Grants:
     """A model of one broker's grants. Not for several threads."""
 
-    def __init__(self, broker: str, *, default_vhost: str = "/", escapes_variables: bool = False) -> None:
+    def __init__(self, broker: str, *, default_vhost: str = "/", rabbit_version: str | None = None) -> None:
         """Start with nothing known.
 
-        `default_vhost` is where `amq.rabbitmq.event` and `amq.rabbitmq.log` are; `escapes_variables` says that the
-        server escapes what it puts into topic permissions (see `doctor_versions`).
+        `default_vhost` is where `amq.rabbitmq.event` and `amq.rabbitmq.log` are. Definitions bring their version.
         """
         self.broker = broker
         self.names = Names(default_vhost)
@@ -53,7 +53,7 @@ class Grants:
         """Grants forgotten because there were too many."""
         self.stale = False
         """Whether an event left something unknown that loading the definitions again would tell."""
-        self._escapes = escapes_variables
+        self._behaviour = behaviour_of(rabbit_version)
         self._expressions = Expressions()
         self._loaded = False
         self._tags: dict[str, tuple[str, ...]] = {}
@@ -69,6 +69,8 @@ class Grants:
     def load(self, definitions: Definitions) -> None:
         """Take over definitions; a whole broker's replace everything known, one virtual host's only its names."""
         self.names.load(definitions)
+        if definitions.rabbit_version is not None:
+            self._behaviour = behaviour_of(definitions.rabbit_version)
         if not definitions.whole:
             return
         self._loaded, self.stale = True, False
@@ -183,7 +185,10 @@ class Grants:
             variables["client_id"] = client_id
         elif "{client_id}" in regex:
             return None  # it depends on the client
-        return self._expressions.allows(expanded(regex, variables, escaped=self._escapes), key)
+        escapes = self._behaviour.escapes
+        if escapes is None and any(not value.isalnum() for name, value in variables.items() if f"{{{name}}}" in regex):
+            return None
+        return self._expressions.allows(expanded(regex, variables, escapes=escapes or ""), key)
 
     def _known(self, user: str, vhost: str) -> bool:
         """Whether it is known what the user is granted in the virtual host."""
@@ -211,9 +216,9 @@ class Grants:
                 self.overflowed += 1
         else:
             perhaps_topic = bool(self._topics.get(account)) or not self._loaded
-            if perhaps_topic and pairs.get("user_who_performed_action", "") in (COMMAND_LINE, ""):
-                # RabbitMQ 3.10.8: `rabbitmqctl clear_topic_permissions -p VHOST USER EXCHANGE` says
-                # permission.deleted, word for word as clear_permissions does (clear_topic_permissions/4).
+            if perhaps_topic and not self._behaviour.names_topic_deletion:
+                # RabbitMQ 3.10.8 says the same, word for word, when the topic permission of one exchange is cleared
+                # (clear_topic_permissions/4; issue 9937): nothing is lost then, and perhaps much is gained.
                 return self._lost_track(time_ns, pairs, user, vhost, "permission")
             self._permissions.pop(account, None)
         self._unsure.discard(account)
@@ -349,7 +354,12 @@ class Grants:
             self.names.add_vhost(vhost)
             return self._change(time_ns, pairs, None, vhost, "virtual host", "", "a virtual host")
         self.names.remove_vhost(vhost)
-        # Each permission in it is withdrawn by an event of its own (3.10.8), before or after this one.
+        # Each permission in it was withdrawn by an event of its own, before this one (3.10.8).
+        tables: tuple[dict[_Account, Any], ...] = (self._permissions, self._topics)
+        for table in tables:
+            for account in [account for account in table if account[1] == vhost]:
+                del table[account]
+        self._unsure = {account for account in self._unsure if account[1] != vhost}
         return self._change(time_ns, pairs, None, vhost, "virtual host", "a virtual host", "")
 
     def _lost_track(

@@ -73,7 +73,7 @@ class Names:
             self._add_queue(queue.vhost, queue.name)
         for binding in definitions.bindings:
             self._bindings.add(binding.vhost, binding.source, binding.key)
-            # Internal exchanges are never exported (3.10.8), their bindings are.
+            # rabbitmqctl exports no internal exchanges (3.10.8), but their bindings.
             for name in (binding.source, *([binding.destination] if binding.to_exchange else ())):
                 if self.exchange_type(binding.vhost, name) is None:
                     self._add_exchange(binding.vhost, name, None)
@@ -91,7 +91,7 @@ class Names:
                 self._add_exchange(vhost, name, pairs.get("type"))
             case "exchange", "deleted" if name is not None and vhost in self._vhosts:
                 self._count -= self._vhosts[vhost].exchanges.pop(name, self) is not self
-            case "queue", "created" if name is not None and pairs.get("exclusive") != "true":
+            case "queue", "created" if name is not None and pairs.get("exclusive", "").lower() != "true":
                 # An exclusive queue is closed to all but its own connection, whatever permissions say.
                 self._add_queue(vhost, name)
             case "queue", "deleted" if name is not None and vhost in self._vhosts:

@@ -70,17 +70,17 @@ def why_unsure(regex: str) -> str | None:
     return _screen(_bytes(regex)).reason
 
 
-def expanded(regex: str, variables: Mapping[str, str], *, escaped: bool = False) -> str:
+def expanded(regex: str, variables: Mapping[str, str], *, escapes: str = "") -> str:
     """Return a topic permission with its variables replaced, in RabbitMQ's order: by the variables' names.
 
-    Values go in as they are, so that a client id `.*` is part of the expression; `escaped`: as servers with
-    the correction do it (see doctor_versions), by `re_escape`. An AMQP 0-9-1 client has no `client_id`: the variable
-    then stays in the expression as text.
+    Values go in as they are up to 4.2.3, so that a client id `.*` is part of the expression; `escapes` are the
+    characters newer servers put a backslash before (`grants_versions`). An AMQP 0-9-1 client has no `client_id`: the
+    variable then stays in the expression as text.
     """
     text = regex or "^$"
     for name in sorted(variables):
-        value = variables[name]
-        text = text.replace("{" + name + "}", re.sub(r"[][()*+?.\\^$|{}#\s-]", r"\\\g<0>", value) if escaped else value)
+        value = "".join(f"\\{letter}" if letter in escapes else letter for letter in variables[name])
+        text = text.replace("{" + name + "}", value)
     return text
 
 
