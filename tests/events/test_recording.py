@@ -20,11 +20,13 @@ from topicwarden.events import (
     Certainty,
     Client,
     EventBuilder,
+    GrantChange,
     Identity,
     Notice,
     Outcome,
     Resource,
     ResourceKind,
+    Right,
     Shape,
     Table,
     Tables,
@@ -46,7 +48,11 @@ clients = st.builds(
     identity=st.sampled_from(Identity),
 )
 resources = st.just(NO_RESOURCE) | st.builds(
-    Resource, kind=st.just(ResourceKind.TOPIC), name=names.filter(bool), length=st.just(-1) | st.integers(200, 9000)
+    Resource,
+    kind=st.sampled_from([kind for kind in ResourceKind if kind]),
+    name=names,
+    length=st.just(-1) | st.integers(200, 9000),
+    within=names,
 )
 rows = st.tuples(
     st.integers(-(2**62), 2**62),
@@ -73,39 +79,65 @@ notices = st.builds(
     witness=st.none() | names,
     evidence=st.dictionaries(names, st.integers(-5, 5) | names),
 )
+rights = st.lists(st.builds(Right, st.sampled_from(Action), resources.filter(lambda one: one.kind != 0)), max_size=2)
+changes = st.builds(
+    GrantChange,
+    time_ns=st.integers(0, 2**62),
+    grantee=clients,
+    what=names,
+    by=st.none() | clients,
+    before=st.none() | names,
+    after=st.none() | names,
+    gained=rights,
+    lost=rights,
+    unlisted=st.integers(0, 9),
+    powers=st.lists(names, max_size=2),
+    certainty=st.sampled_from(Certainty),
+)
 
 
 @pytest.mark.parametrize("suffix", ["arrow", "jsonl"])
 @settings(max_examples=60, deadline=None)
-@given(batches=st.lists(st.tuples(st.lists(rows, max_size=8), st.lists(notices, max_size=2)), max_size=4))
-def test_a_recording_gives_back_every_event_and_notice(
-    suffix: str, batches: list[tuple[list[Any], list[Notice]]]
+@given(
+    batches=st.lists(
+        st.tuples(st.lists(rows, max_size=8), st.lists(notices, max_size=2), st.lists(changes, max_size=2)), max_size=4
+    )
+)
+def test_a_recording_gives_back_every_event_notice_and_change(
+    suffix: str, batches: list[tuple[list[Any], list[Notice], list[GrantChange]]]
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"events.{suffix}"
         builder = EventBuilder(Tables())
         written: list[dict[str, object]] = []
-        said: list[dict[str, object]] = []
+        said: list[object] = []
+        changed_then: list[GrantChange] = []
+        changed_now: list[GrantChange] = []
         with open_recorder(path, {"broker": "b"}) as recorder:
-            for events, remarks in batches:
+            for events, remarks, changed in batches:
                 for time_ns, action, client, resource, outcome, certainty, *rest in events:
                     numbers = dict(zip(("size", "entropy", "shape", "qos", "retain", "count"), rest, strict=True))
                     builder.add(time_ns, action, client, resource, outcome, certainty, **numbers)
                 for remark in remarks:
                     builder.notice(remark)
+                for change in changed:
+                    builder.change(change)
                 batch = builder.take()
                 written += to_rows(batch)
                 said += map(notice_row, batch.notices)
+                changed_then += batch.changes
                 recorder.write(batch)
         recording = Recording(path)
         read: list[dict[str, object]] = []
-        heard: list[dict[str, object]] = []
+        heard: list[object] = []
         for batch in recording:
             assert all(getattr(batch, name).dtype == dtype for name, dtype in COLUMNS.items())
             read += to_rows(batch)
             heard += map(notice_row, batch.notices)
+            changed_now += batch.changes
         assert read == written
         assert heard == said
+        assert changed_now == changed_then
         assert recording.about == {"broker": "b"}
 
 
