@@ -109,6 +109,20 @@ def test_a_key_longer_than_a_method_can_carry_is_still_matched() -> None:
     assert index.match("long" + "." * 65000).always == (1,)
 
 
+def test_a_key_of_very_many_words_does_not_make_every_word_a_name_to_remember() -> None:
+    index = DottedIndex(["#.%u.#", "#.%u.#.%u.#.x", "%u.#.%c.#.y.#", "%u.#.z"])
+    words = [chr(0x4E00 + number) for number in range(16_000)]
+    start = time.perf_counter()
+    found = index.match(".".join([*words, "z"]))
+    assert len(found.bound) == 256 + 1
+    for end in ("x", "y.x"):
+        assert len(index.match(".".join([*words[:8_000], *words[:8_000], end])).bound) < 1_000
+    assert time.perf_counter() - start < 3
+    assert found.for_client(words[0], None) == [0, 3]
+    assert found.for_client(words[255], None) == [0]
+    assert found.for_client(words[256], None) == []
+
+
 def test_every_short_key_over_a_small_alphabet_is_matched_as_one_by_one() -> None:
     patterns = [
         ".".join(words) for length in range(4) for words in itertools.product(["a", "*", "#", ""], repeat=length)
