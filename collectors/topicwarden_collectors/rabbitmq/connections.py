@@ -195,6 +195,12 @@ class Connections:
     def channel_created(self, fact: ChannelCreated) -> None:
         """Take over a channel."""
         name = self._processes.get(fact.connection)
+        if name is None and fact.connection_name:
+            # Its connection was made before we looked.
+            name = fact.connection_name
+            if self.by_name(name, fact.user, fact.vhost) is None:
+                self.traced(name, fact.user, fact.vhost)
+            self._process(fact.connection, name)
         if name is not None:
             self._process(fact.pid, name)
 
@@ -247,6 +253,19 @@ class Connections:
         client = Client(self.broker, protocol, "", user, address, _port(peer), vhost=vhost, identity=Identity.VERIFIED)
         self._add(name, client)
         return client
+
+    def stranger(self, name: str | None) -> Client:
+        """Return a client of which only the address is known: `name` is its connection's."""
+        peer, _, server = (name or "").partition(" -> ")
+        protocol = self._protocols.get(_port(server) or 0, "amqp")
+        return Client(
+            self.broker, protocol, "", None, address_of(peer.rpartition(":")[0].strip("[]")), _port(peer),
+            identity=Identity.UNKNOWN,
+        )  # fmt: skip
+
+    def heard(self, name: str | None, protocol: str) -> None:
+        """Take over which protocol a connection speaks, and so which is spoken on the broker's port."""
+        self.listens(_port((name or "").partition(" -> ")[2]), protocol)
 
     def declared(self, fact: ObjectChanged) -> Client | None:
         """Return who declared or deleted a queue or exchange; None when only the user is known."""

@@ -68,6 +68,8 @@ class ChannelCreated(EventFact):
     pid: str
     connection: str
     """Process of the connection."""
+    connection_name: str
+    """Name of the connection; '' when it cannot be told."""
     user: str
     vhost: str
 
@@ -189,7 +191,7 @@ def _flat(value: object) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
-        return str(value) if abs(value) < 2**64 else None
+        return str(int(value)) if abs(value) < 2**64 else None
     if isinstance(value, str | bytes):
         text = text_of(value)
         return text if text is not None and len(text) <= MAX_NAME_BYTES else None
@@ -213,7 +215,7 @@ class _Reader:
             raise _WrongError("timestamp_in_ms")
         if not 0 <= milliseconds * 1_000_000 <= _MAX_NS:
             raise _WrongError("timestamp_in_ms")
-        self.time_ns = milliseconds * 1_000_000
+        self.time_ns = int(milliseconds) * 1_000_000
 
     def text(self, name: str) -> str:
         found = self.optional(name)
@@ -230,7 +232,8 @@ class _Reader:
 
     def number(self, name: str) -> int | None:
         value = self._headers.get(name)
-        return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 65536 else None
+        # pika gives some integers as a type of its own, which does not print as an integer.
+        return int(value) if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 65536 else None
 
     def value(self, name: str) -> object:
         return self._headers.get(name)
@@ -250,7 +253,9 @@ def _decode(event: str, read: _Reader) -> Fact:
             return ConnectionClosed(read.time_ns, read.text("name"), read.text("pid"))
         case "channel.created":
             pid, connection = read.text("pid"), read.text("connection")
-            return ChannelCreated(read.time_ns, pid, connection, read.text("user"), read.text("vhost"))
+            # `192.0.2.7:49242 -> 192.0.2.1:5672 (1)`
+            name = (read.optional("name") or "").rpartition(" (")[0]
+            return ChannelCreated(read.time_ns, pid, connection, name, read.text("user"), read.text("vhost"))
         case "channel.closed":
             return ChannelClosed(read.time_ns, read.text("pid"))
         case "user.authentication.success" | "user.authentication.failure":

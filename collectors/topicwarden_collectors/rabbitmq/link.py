@@ -180,6 +180,11 @@ class AmqpLink:
         return frozenset(name for session in self._sessions if (name := session.name) is not None)
 
     @property
+    def own_queues(self) -> frozenset[str]:
+        """The names of the queues of these connections; the server makes them up, nobody else can get one."""
+        return frozenset(name for session in self._sessions for name in session.queues)
+
+    @property
     def closed(self) -> bool:
         """Whether `close` was called; `take` then returns what is left and no longer waits."""
         return self._closed

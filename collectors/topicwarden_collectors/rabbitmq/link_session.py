@@ -47,6 +47,8 @@ class Session:
         self.ended: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.connection: AsyncioConnection | None = None
+        self.queues: set[str] = set()
+        """Our queues, by the names the server gave them."""
 
     @classmethod
     async def open(cls, address: Address, vhost: str, sessions: set[Session] | None = None) -> Session:
@@ -164,6 +166,7 @@ class Consumer:
             lambda done: channel.queue_declare("", exclusive=True, arguments=arguments, callback=done)
         )
         self._queue = queue = str(declared.method.queue)
+        self._session.queues.add(queue)
         await self._step(lambda done: channel.queue_bind(queue, exchange, key, callback=done))
         await self._step(
             lambda done: (channel.basic_consume(queue, self._on_message, exclusive=True, callback=done), None)[1]

@@ -96,4 +96,4 @@ def decode_trace(routing_key: str, headers: Headers) -> Traced | Undecodable:
 def _qos(properties: object) -> int | None:
     inner = properties.get("headers") if isinstance(properties, Mapping) else None
     qos = inner.get("x-mqtt-publish-qos") if isinstance(inner, Mapping) else None
-    return qos if isinstance(qos, int) and not isinstance(qos, bool) and 0 <= qos <= 2 else None
+    return int(qos) if isinstance(qos, int) and not isinstance(qos, bool) and 0 <= qos <= 2 else None
