@@ -19,6 +19,7 @@ valid = bindings(UTF8, placeholders=True).filter(lambda pattern: binding_problem
 
 @given(st.lists(valid, max_size=12), st.lists(keys(), min_size=1, max_size=6), identities, identities)
 @example(["%u.#", "#.%c", "%u.*"], ["*.#", "", "."], "*", "#")
+@example(["a.%u", "#.%c.b"], ["a.", "a..b"], "", "")
 @example(["#.%u.#.%u.#", "#.%u.%c.#"], ["a.b.a.b"], "a", "b")
 @example(["#.%u.*.a", "#.*.%u.#"], ["a.b.a", ".a."], "a", None)
 def test_the_index_matches_exactly_what_each_pattern_matches(

@@ -9,7 +9,7 @@ from topicwarden.patterns.dotted import KeyPattern, KeyWord, SpecialWord, collap
 from topicwarden.patterns.filter_index import NO_MATCHES, BoundMatch, Constraint, Matches, PlaceholderKind
 
 _ROOM: Final = 200_000
-"""Nodes and steps that `KeySets` remembers before it starts over; some 20 MB."""
+"""Nodes and steps that `KeySets` remembers before it starts over; some 30 MB."""
 _NAME_WORDS: Final = 256
 """Words of a key that placeholders after a `#` are compared with: all that 255 bytes can hold. Longer keys exist, and a
 client that sends one of 30 000 words must not make each of them a name to remember at every word that follows."""
