@@ -9,9 +9,12 @@ stream names. `quoted_user` is what the message quotes, for people and for check
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from topicwarden.events import NO_RESOURCE, Action, Resource
+
+WITNESS_LENGTH: Final = 240
+"""Characters of a message that are kept as a witness."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +33,19 @@ class LogFact:
 class Refused(LogFact):
     """The broker refused an operation."""
 
-    action: Action
-    """PUBLISH, SUBSCRIBE (consume, get, bind), UNSUBSCRIBE (unbind) or CONFIGURE (declare, delete, purge)."""
+    action: Action | None
+    """PUBLISH, SUBSCRIBE (consume, get, bind), UNSUBSCRIBE (unbind) or CONFIGURE (declare, delete, purge); None when
+    that cannot be told."""
     operation: str | None
     """The AMQP method, `queue.declare`; None when the message names none."""
     resource: Resource = NO_RESOURCE
     """What was refused, which for a bind is the queue, the exchange or the key, whichever lacked the permission."""
     permission: str | None = None
-    """`configure`, `write`, `read` or `topic` where one was missing; None for other refusals."""
+    """`configure`, `write`, `read` or `topic` when one was missing, or the ones it may be (`configure or read`): before
+    3.13 the broker does not say which, and some methods need several. None for other refusals."""
     reason: str = "permission"
-    """`permission`, `user_id`, `internal exchange`, `reserved name`, `not found`, `locked`, `in use`, `precondition`,
-    `not allowed` or `other`: only the first two to four are about what a client may do."""
+    """`permission`, `user_id`, `internal exchange`, `reserved name`: what this client may not do. `not found`,
+    `locked`, `in use`, `precondition`, `not allowed`, `other`: what nobody could do now. `unknown`: cannot be told."""
     vhost: str | None = None
     quoted_user: str | None = None
     channel: int | None = None
@@ -57,17 +62,23 @@ class LoginRefused(LogFact):
     vhost: str | None
     """The virtual host that was refused or is not there; None when the login failed before one was asked for."""
     reason: str
-    """`credentials`, `vhost`, `no such vhost`, `loopback`, `limit`, `mechanism` or `other`."""
+    """`credentials`, `vhost`, `no such vhost`, `loopback`, `limit`, `permission` (HTTP API), `other` or `unknown`."""
     ambiguous: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionAccepted(LogFact):
-    """A client connected; or, when `client_name` is set, gave its connection a name."""
+    """A client connected; or, when `client_name` is set, gave its connection a name.
+
+    An MQTT client was let in when this is written; AMQP and STOMP clients have yet to log in.
+    """
 
     protocol: str
+    """`amqp`, `mqtt` or `stomp`."""
     client_name: str | None = None
     """What the client calls its connection: the client's own words."""
+    client_id: str | None = None
+    """MQTT: the client id, the client's own words too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +93,11 @@ class UserAuthenticated(LogFact):
 
 @dataclass(frozen=True, slots=True)
 class ConnectionClosed(LogFact):
-    """A connection ended."""
+    """A connection ended; with a `reason`, because the broker refused what its client tried."""
 
     protocol: str
+    reason: str | None = None
+    """MQTT: `authentication` or `authorization`."""
 
 
 @dataclass(frozen=True, slots=True)
