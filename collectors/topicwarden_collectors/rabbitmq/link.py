@@ -32,8 +32,10 @@ FIRST_ANSWER_S: Final = 15.0
 """How long the first connection may take, all virtual hosts together."""
 _SHORTEST_S: Final = 0.2
 _LONGEST_S: Final = 5.0
+_SCARCE_S: Final = 15.0
+"""Between attempts at an exchange that is no longer there: each makes the broker log an error."""
 _OPTIONAL_S: Final = 60.0
-"""Between attempts at an optional exchange that is not there: each makes the broker log an error."""
+"""Between attempts at one that need not be there."""
 _LOOK_S: Final = 1.0
 """How often a bounded queue's length is asked for."""
 
@@ -193,10 +195,25 @@ class AmqpLink:
         """Make a waiting `take` return."""
         self._wake.set()
 
-    async def close(self) -> None:
-        """End all connections, within two seconds whatever the broker does; more than once is no error."""
+    def finish(self) -> None:
+        """Wait no longer: `closed` is true from now on, and `rest` has what came; `close` is still to be called."""
         self._closed = True
         self._wake.set()
+
+    def rest(self) -> list[News]:
+        """Return all that came and was not taken."""
+        rest = [news for news, _, _ in self._inbox]
+        self._inbox.clear()
+        return rest
+
+    def renew(self, subscription: Subscription) -> None:
+        """Declare and bind a subscription's queue anew: its exchange may be another one by now."""
+        for host in self._hosts:
+            host.renew(subscription)
+
+    async def close(self) -> None:
+        """End all connections, within two seconds whatever the broker does; more than once is no error."""
+        self.finish()
         await asyncio.gather(*(host.end() for host in self._hosts))
 
     def _acknowledge(self) -> None:
@@ -222,6 +239,13 @@ class _Host:
         self._session: Session | None = None
         self._readers: list[asyncio.Task[None]] = []
         self._task: asyncio.Task[None] | None = None
+        self._consumers: dict[Subscription, Consumer] = {}
+
+    def renew(self, subscription: Subscription) -> None:
+        """Let go of a subscription's queue; it is declared anew at once."""
+        consumer = self._consumers.pop(subscription, None)
+        if consumer is not None:
+            consumer.let_go("it is bound anew")
 
     async def begin(self) -> None:
         """Make the first connection; raises ObservationError."""
@@ -306,6 +330,7 @@ class _Host:
         consumer = await Consumer.open(
             session, subscription.exchange, subscription.binding_key, arguments, subscription.prefetch, receive
         )
+        self._consumers[subscription] = consumer
         self._link._tell(LinkKind.SUBSCRIBED, self._vhost, subscription.exchange, subscription)
         return consumer
 
@@ -321,7 +346,7 @@ class _Host:
                 await consumer.close()
                 consumer, pause, told = None, _SHORTEST_S, ""
             await asyncio.sleep(_OPTIONAL_S if told and subscription.optional else pause)
-            pause = min(_LONGEST_S, pause * 2)
+            pause = min(_SCARCE_S, pause * 2)
             try:
                 consumer = await self._subscribe(session, subscription)
             except LinkFailed as error:
@@ -349,6 +374,7 @@ class _Host:
 
     async def _disconnect(self) -> None:
         readers, self._readers = self._readers, []
+        self._consumers.clear()
         for reader in readers:
             reader.cancel()
         await asyncio.gather(*readers, return_exceptions=True)

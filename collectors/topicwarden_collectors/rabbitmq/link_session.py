@@ -187,6 +187,10 @@ class Consumer:
         if self._channel is not None and self._channel.is_open:
             self._channel.basic_ack(tag, multiple=True)
 
+    def let_go(self, reason: str) -> None:
+        """Be done with the queue, for our own reasons."""
+        self._end(reason)
+
     async def close(self) -> None:
         """Close the channel, which may be closed already; the queue goes with the connection or by itself."""
         channel = self._channel
