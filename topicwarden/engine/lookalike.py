@@ -18,7 +18,7 @@ from topicwarden.engine.lanes import Lane
 from topicwarden.engine.names import Flag
 from topicwarden.engine.publishes import Publishes
 from topicwarden.engine.reporter import Description, Group, Reporter
-from topicwarden.events import Client, EventBatch, Resource
+from topicwarden.events import Client, EventBatch, Resource, ResourceKind
 from topicwarden.patterns import skeleton
 from topicwarden.policy import Place, PlaceIndex, space_of
 
@@ -26,6 +26,8 @@ _GENERATION: Final = 1 << 17
 _KEPT: Final = 1 << 16
 """Answers kept of each of two questions."""
 
+_Folded = tuple[ResourceKind, str, str]
+"""Kind, where it counts, and skeleton of a name."""
 Principal = tuple[str, str | None, str | None, str]
 
 
@@ -44,8 +46,8 @@ class LookAlikes:
 
     def __init__(self, classifier: Classifier | None) -> None:
         self._classifier = classifier
-        self._recent: dict[tuple[str, Resource], Seen] = {}
-        self._older: dict[tuple[str, Resource], Seen] = {}
+        self._recent: dict[tuple[str, _Folded], Seen] = {}
+        self._older: dict[tuple[str, _Folded], Seen] = {}
         self._spelled: list[int] = []
         """The rules behind the places of `_skeletons`."""
         places: list[Place] = []
@@ -61,11 +63,11 @@ class LookAlikes:
         self._skeletons = PlaceIndex(places)
         # A flood of publishes outside the policy asks again and again for the same names.
         self._folded = lru_cache(_KEPT)(skeleton)
-        self._matching = lru_cache(_KEPT)(self._skeletons.match)
+        self._matching = lru_cache(_KEPT)(self._skeletons.match_name)
 
     # -- what was seen -----------------------------------------------------------------------------------------------
 
-    def _seen(self, broker: str, folded: Resource) -> Seen | None:
+    def _seen(self, broker: str, folded: _Folded) -> Seen | None:
         key = (broker, folded)
         return self._recent.get(key) or self._older.get(key)
 
@@ -124,9 +126,9 @@ class LookAlikes:
             lane.registered[number] = True
             lane.suspect[number] = seen is not None and seen.topic != topic and _no_accident(topic, seen.topic)
 
-    def _fold(self, topic: Resource) -> Resource:
-        """Return the place of all that looks like this: the resource with its name's skeleton."""
-        return Resource(topic.kind, self._folded(topic.name), within=topic.within)
+    def _fold(self, topic: Resource) -> _Folded:
+        """Return what all that looks like this shares."""
+        return topic.kind, topic.within, self._folded(topic.name)
 
     def _model(self, client: Client, topic: Resource) -> tuple[str, int] | None:
         """Return what a topic of this client looks like, and after which event that is so; None: nothing known."""
@@ -147,12 +149,13 @@ class LookAlikes:
             return None
         return seen.topic.label, seen.ordinal
 
-    def _spelled_out(self, classifier: Classifier, client: Client, topic: Resource, folded: Resource) -> str | None:
+    def _spelled_out(self, classifier: Classifier, client: Client, topic: Resource, folded: _Folded) -> str | None:
         """Return the policy's pattern that spells out what this topic only looks like."""
         levels = _levels(topic)
-        if len(_levels(folded)) != len(levels):
+        separator = "/" if (space := space_of(topic)) is None else space.syntax.separator
+        if folded[2].count(separator) != len(levels) - 1:
             return None
-        found = self._matching(folded)
+        found = self._matching(*folded)
         if not found.always and not found.bound:
             return None
         user = None if client.user is None else self._folded(client.user)

@@ -59,6 +59,9 @@ class Client:
 class ResourceKind(IntEnum):
     """What a name names; each has its own syntax in `topicwarden.patterns`."""
 
+    # Enum's own hash is a Python function, and resources are keys of every table.
+    __hash__ = int.__hash__
+
     NONE = 0
     """The event has no resource (connect, disconnect)."""
     TOPIC = 1
@@ -103,13 +106,13 @@ class Resource:
 
         AMQP 0-9-1 reserves names that begin with `amq.` for the server.
         """
-        return self.kind in (ResourceKind.KEY, ResourceKind.QUEUE) and self.name.startswith(
-            ("amq.gen-", "amq.rabbitmq.reply-to")
-        )
+        return self.kind is not ResourceKind.TOPIC and self.name.startswith(("amq.gen-", "amq.rabbitmq.reply-to"))
 
     @property
     def label(self) -> str:
         """How people are shown it; hostile text, so escape before printing."""
+        if self.kind is ResourceKind.TOPIC:
+            return self.name
         match self.kind:
             case ResourceKind.KEY:
                 return f"exchange {self.within}, key {self.name}"

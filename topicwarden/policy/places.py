@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal
 
 from topicwarden.events import Resource, ResourceKind
@@ -26,6 +27,7 @@ from topicwarden.patterns import (
     literal_key,
     strip_share,
 )
+from topicwarden.patterns.syntax import Index
 
 Family = Literal["topic", "key", "queue", "exchange"]
 
@@ -111,8 +113,13 @@ def place_of(topic: str | None, exchange: str | None, key: str | None, queue: st
 
 def space_of(resource: Resource) -> Space | None:
     """Return where a resource's name lives; None for what is no name."""
-    family = _FAMILIES.get(resource.kind)
-    return None if family is None else Space(family, resource.within)
+    return _space(resource.kind, resource.within)
+
+
+@lru_cache(4096)
+def _space(kind: ResourceKind, within: str) -> Space | None:
+    family = _FAMILIES.get(kind)
+    return None if family is None else Space(family, within)
 
 
 def pattern_of(resource: Resource) -> Pattern | None:
@@ -152,22 +159,28 @@ class PlaceIndex:
         by_space: dict[Space, list[int]] = {}
         for number, place in enumerate(self.places):
             by_space.setdefault(place.space, []).append(number)
-        self._indexes = {
-            space: (space.syntax.index([self.places[number].pattern for number in numbers]), numbers)
-            for space, numbers in by_space.items()
-        }
+        # By kind of resource and not by space, which takes longer to look up than a topic to match.
+        self._indexes: dict[tuple[ResourceKind, str], tuple[Index, list[int]]] = {}
+        for space, numbers in by_space.items():
+            index = space.syntax.index([self.places[number].pattern for number in numbers])
+            for kind, family in _FAMILIES.items():
+                if family == space.family:
+                    self._indexes[kind, space.within] = (index, numbers)
 
     def __len__(self) -> int:
         return len(self.places)
 
     def match(self, resource: Resource) -> Matches:
         """Say which places hold the resource's name, taken literally, and for which clients."""
-        space = space_of(resource)
-        found = None if space is None else self._indexes.get(space)
+        return self.match_name(resource.kind, resource.within, resource.name)
+
+    def match_name(self, kind: ResourceKind, within: str, name: str) -> Matches:
+        """Say the same of a name that no resource has been built for."""
+        found = self._indexes.get((kind, within))
         if found is None:
             return NO_MATCHES
         index, numbers = found
-        matches = index.match(resource.name)
+        matches = index.match(name)
         if len(numbers) == len(self.places):  # one space only: the index's numbers are ours
             return matches
         return Matches(
