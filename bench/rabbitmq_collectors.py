@@ -1,0 +1,175 @@
+"""What a collector takes from a real RabbitMQ: whether all of it arrives, and how much of a core it costs.
+
+Run `python -m bench.rabbitmq_collectors`. The collectors are the real ones, each in a process of its own; publishers
+are as fast as the node lets them be. Events a second are those of a core the collector has to itself: events through
+the processor time it used for them, AMQP client included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import multiprocessing
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from bench._amqp import KEY, VHOST, Load, build_load
+from bench.rabbitmq_cost import TRACE
+from topicwarden.events import Action
+from topicwarden.sources import SourceOptions
+from topicwarden_collectors.rabbitmq import BROKER
+from topicwarden_collectors.rabbitmq.node import ADMINISTRATOR, Node, running_node
+from topicwarden_collectors.rabbitmq.plugin_build import PLUGIN, build_plugin
+
+SIZE: Final = 200
+PUBLISHERS: Final = 2
+SETTLED_S: Final = 3.0
+"""How long a collector must have got nothing more before we believe it has got everything."""
+
+
+@dataclass(slots=True)
+class Observed:
+    """What a collector says at the end."""
+
+    publishes: int = 0
+    events: int = 0
+    lost: int = 0
+    gaps: int = 0
+    unresolved: int = 0
+    undecodable: int = 0
+    cpu_s: float = 0.0
+
+
+def observe(source: str, password_file: Path, seen: Any, control: Connection) -> None:
+    """Be the collector's process: count until told to stop, then report."""
+    asyncio.run(_observe(source, password_file, seen, control))
+
+
+async def _observe(source: str, password_file: Path, seen: Any, control: Connection) -> None:
+    collector = BROKER.watch(source, SourceOptions(broker="bench", password_file=password_file))
+    loop, started = asyncio.get_running_loop(), time.process_time()
+    observed = Observed()
+
+    def wait_for_stop() -> None:
+        control.recv()
+        asyncio.run_coroutine_threadsafe(collector.close(), loop)
+
+    threading.Thread(target=wait_for_stop, daemon=True).start()
+    control.send("ready")
+    async for batch in collector.batches():
+        publishes = int(batch.count[batch.action == Action.PUBLISH].sum(dtype=np.int64))
+        observed.publishes += publishes
+        seen.value += publishes
+    observed.cpu_s = time.process_time() - started
+    counters = collector.counters
+    observed.events, observed.lost, observed.gaps = counters.events, counters.lost, counters.gaps
+    observed.unresolved, observed.undecodable = counters.unresolved, sum(counters.decode_errors.values())
+    control.send(observed)
+
+
+@dataclass
+class Collecting:
+    """A collector at work."""
+
+    seen: Any
+    observed: Observed
+
+    def settle(self) -> None:
+        """Return once it has got nothing for a while."""
+        before, since = -1, time.monotonic()
+        while time.monotonic() - since < SETTLED_S:
+            if self.seen.value != before:
+                before, since = self.seen.value, time.monotonic()
+            time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def collecting(node: Node, parameters: str) -> Iterator[Collecting]:
+    """Run a collector beside; what it observed is there afterwards."""
+    password_file = node.folder / "password"
+    password_file.write_text(node.password)
+    spawn = multiprocessing.get_context("spawn")
+    seen = spawn.Value("q", 0, lock=False)
+    ours, theirs = spawn.Pipe()
+    source = f"amqp://{ADMINISTRATOR}@127.0.0.1:{node.ports.amqp}/?{parameters}"
+    process = spawn.Process(target=observe, args=(source, password_file, seen, theirs))
+    process.start()
+    theirs.close()  # so that a collector that dies is an error here and not an endless wait
+    running = Collecting(seen, Observed())
+    try:
+        ours.recv()
+        yield running
+        ours.send("stop")
+        running.observed = ours.recv()
+    finally:
+        process.join(20)
+        process.kill()
+
+
+def publish_until_seen(load: Load, node: Node, running: Collecting) -> int:
+    """Publish a few messages, until the collector sees them; return how many."""
+    sent = 0
+    deadline = time.monotonic() + 60
+    while not running.seen.value:
+        if time.monotonic() > deadline:
+            raise SystemExit("the collector sees nothing")
+        sent += load.publish(node, KEY, SIZE, 1)[0]
+        time.sleep(0.3)
+    return sent
+
+
+def measure(load: Load, node: Node, title: str, parameters: str, seconds: float) -> None:
+    """Publish as fast as the node takes it with the collector beside; print what it got and what that cost it."""
+    with collecting(node, parameters) as running:
+        publish_until_seen(load, node, running)
+        running.settle()
+        before = running.seen.value
+        with ThreadPoolExecutor(PUBLISHERS) as pool:
+            runs = list(pool.map(lambda _: load.publish(node, KEY, SIZE, 0, seconds), range(PUBLISHERS)))
+        running.settle()
+        seen = running.seen.value - before
+    sent, taken = sum(run[0] for run in runs), max(run[1] for run in runs)
+    got = running.observed
+    exact = "every one" if seen == sent else f"{sent - seen:,} FEWER"
+    print(
+        f"{title}: {sent:,} published in {taken:.0f} s, {sent / taken:,.0f} a second; {seen:,} observed: {exact}"
+        f" (told lost {got.lost:,} in {got.gaps} gaps, unresolved {got.unresolved}, undecodable {got.undecodable})"
+    )
+    print(
+        f"  one core takes {got.events / got.cpu_s:,.0f} events a second ({got.cpu_s / got.events * 1e6:.2f} us each)"
+    )
+
+
+def main() -> None:
+    """Print losses and events a second for the plugin's stream and for the firehose."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--seconds", type=float, default=20.0, help="how long to publish at full speed")
+    seconds = parser.parse_args().seconds
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        load = Load(build_load(folder))
+        plugin = build_plugin(folder / "plugin")
+        with running_node(folder / "tapped", plugins=(PLUGIN,), plugin_folders=[plugin.parent]) as node:
+            measure(load, node, "plugin", "mode=plugin", seconds)
+        stock = running_node(
+            folder / "stock",
+            plugins=("rabbitmq_event_exchange",),
+            config=["log.exchange = true", "log.exchange.level = info", "log.exchange.formatter = json"],
+            advanced=TRACE,
+        )
+        with stock as node:
+            measure(load, node, "firehose", f"mode=stock&firehose={VHOST}", seconds)
+
+
+if __name__ == "__main__":
+    main()
