@@ -15,7 +15,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from topicwarden_collectors.rabbitmq.node import Node
 
-EXCHANGE = "topicwarden.audit"
+EXCHANGE = "amq.topicwarden.audit"
 HEADER = struct.Struct(">4sBBHQIIQQQII")
 EVENT = struct.Struct(">QIIIBBBBHHI")
 NONE = 0xFFFFFFFF

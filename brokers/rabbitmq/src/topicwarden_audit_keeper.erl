@@ -75,7 +75,7 @@ undo() ->
 init([]) ->
     process_flag(trap_exit, true),
     VHost = setting(vhost, <<"/">>),
-    Exchange = setting(exchange, <<"topicwarden.audit">>),
+    Exchange = setting(exchange, <<"amq.topicwarden.audit">>),
     Before = #{
         <<"channels-before">> => count(fun() -> length(rabbit_channel:list_local()) end),
         <<"connections-before">> => count(fun() -> ets:info(connection_created, size) end)

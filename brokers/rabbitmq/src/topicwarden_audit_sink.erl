@@ -100,7 +100,7 @@ init([]) ->
         shared = Shared,
         slots = Slots,
         flush = positive(flush_ms, 20),
-        exchange = rabbit_misc:r(binary(vhost, <<"/">>), exchange, binary(exchange, <<"topicwarden.audit">>)),
+        exchange = rabbit_misc:r(binary(vhost, <<"/">>), exchange, binary(exchange, <<"amq.topicwarden.audit">>)),
         boot = Boot,
         generation = instance() bsl (?EPOCH_BITS + ?REVISION_BITS)
     },
