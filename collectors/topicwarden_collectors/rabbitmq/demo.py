@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from topicwarden.sources import Planted
 from topicwarden_collectors.rabbitmq.demo_deviations import deviations
@@ -27,7 +29,10 @@ class RabbitDemo:
 
     def __init__(self, node: Node, folder: Path, password: str, seconds: float) -> None:
         self.node = node
-        self.sources: Sequence[str] = [f"amqp://{AUDITOR}@127.0.0.1:{node.ports.amqp}/?mode=plugin"]
+        definitions = folder / "definitions.json"
+        self.sources: Sequence[str] = [
+            f"amqp://{AUDITOR}@127.0.0.1:{node.ports.amqp}/?mode=plugin&definitions={quote(str(definitions))}"
+        ]
         self.username = AUDITOR
         """The account we watch with: it may read what the plugin publishes and nothing else."""
         self.password_file = folder / "auditor.password"
@@ -37,6 +42,7 @@ class RabbitDemo:
         self.files: Mapping[str, str] = {
             "policy.yaml": "the intended policy",
             "rabbitmq.conf": "the node's configuration",
+            "definitions.json": "what the node granted at first, as its operator exported it",
             "log": "what the node said",
             "mnesia": "the node's data: users, permissions, queues",
         }
@@ -69,6 +75,12 @@ def start(folder: Path, seconds: float = SECONDS) -> Iterator[RabbitDemo]:
         set_up(node, password)
         demo = RabbitDemo(node, folder, password, seconds)
         demo.policy.write_text(POLICY)
-        demo.password_file.touch(0o600)
-        demo.password_file.write_text(f"{password}\n")
+        _write_secret(demo.password_file, f"{password}\n")
+        # So that a change of a grant can be told by what it was before. It has hashes of passwords.
+        _write_secret(folder / "definitions.json", json.dumps(node.api("GET", "/definitions"), indent=1))
         yield demo
+
+
+def _write_secret(path: Path, text: str) -> None:
+    path.touch(0o600)
+    path.write_text(text)
