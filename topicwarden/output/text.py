@@ -230,7 +230,8 @@ def _who(finding: Finding, name_columns: int, short: bool = False) -> list[str]:
     if client is None:
         return []
     parts = [wording.user_in_words(client, name_columns, short)]
-    parts.append(f"client id {quoted(client.client_id, name_columns)}" if client.client_id else "no client id")
+    if client.client_id or client.protocol == "mqtt":  # elsewhere clients have none
+        parts.append(f"client id {quoted(client.client_id, name_columns)}" if client.client_id else "no client id")
     parts.append(wording.address_in_words(client, name_columns))
     return parts
 

@@ -226,24 +226,29 @@ class Grants:
             return None
         before = (str(old) if old else "") if known else None
         rights = RightsChanged()
-        for right, was, now in self._differences(vhost, old if known else None, new):
-            rights.add(right, was if known else None, now)
+        for right, was, now in self._differences(vhost, old, new, known=known):
+            rights.add(right, was, now)
         if not known or self.names.overflowed or not self._loaded:
             rights.sure = False
         return self._change(time_ns, pairs, user, vhost, "permission", before, str(new) if new else "", rights)
 
     def _differences(
-        self, vhost: str, old: Permission | None, new: Permission | None
+        self, vhost: str, old: Permission | None, new: Permission | None, *, known: bool
     ) -> Iterator[tuple[Right, bool | None, bool | None]]:
-        """Yield every right on a name that exists, with whether it was and is granted, where that may differ."""
+        """Yield every right on a name that exists, with whether it was and is granted, where that may differ.
+
+        Where it is not `known` what was granted before, that may be everywhere.
+        """
         for action in ORDER:
             kind = _KIND[action]
             before, after = (None if one is None else str(getattr(one, kind)) for one in (old, new))
-            if before == after:
+            if known and before == after:
                 continue
             for resource in self.names.resources(vhost, action):
                 name = resource.name
                 was, now = (regex is not None and self._expressions.allows(regex, name) for regex in (before, after))
+                if not known:
+                    was = None
                 if was is None or now is None or was != now:
                     yield Right(action, resource), was, now
 
@@ -337,7 +342,7 @@ class Grants:
         for account in mine:
             old = self._permissions.pop(account)
             words.append(f"{old} in '{account[1]}'")
-            for right, was, now in self._differences(account[1], old, None):
+            for right, was, now in self._differences(account[1], old, None, known=True):
                 # Rights do not name a virtual host, so they are listed only where there is no doubt about it.
                 rights.add(right, was, now, listed=len(mine) == 1)
         for account in [account for account in self._topics if account[0] == user]:
@@ -398,7 +403,8 @@ class Grants:
         gained, lost, unlisted = rights.lists()
         return GrantChange(
             time_ns=time_ns,
-            grantee=Client(self.broker, "amqp", "", user, vhost=vhost),
+            # The broker names the user; nobody has logged in.
+            grantee=Client(self.broker, "amqp", "", user, vhost=vhost, identity=Identity.VERIFIED),
             what=what,
             by=self._by(pairs),
             before=before,

@@ -10,7 +10,7 @@ from topicwarden_collectors.rabbitmq.permissions import DEFAULT_EXCHANGE
 MAX_RIGHTS: Final = 256
 """Rights listed in one change."""
 ORDER: Final = (Action.SUBSCRIBE, Action.PUBLISH, Action.CONFIGURE)
-_TELLING: Final = ("amq.rabbitmq.", "topicwarden.audit", DEFAULT_EXCHANGE)
+_TELLING: Final = ("amq.rabbitmq.", "amq.topicwarden.", DEFAULT_EXCHANGE)
 """Names that are listed before all others: who has rights on these sees or forges everything."""
 
 
@@ -32,11 +32,9 @@ class RightsChanged:
             return
         if not listed:
             self._unlisted += 1
-        elif now:
-            # What was before may be unknown: it is granted now, and whoever judges rights should see it.
-            self._gained.append(right)
-        elif was:
-            self._lost.append(right)
+        else:
+            # What was before may be unknown: whoever judges rights should see what is granted now and what is not.
+            (self._gained if now else self._lost).append(right)
 
     @property
     def certainty(self) -> Certainty:
