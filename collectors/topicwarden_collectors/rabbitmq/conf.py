@@ -36,7 +36,7 @@ class Configuration:
     main: str
     """The rabbitmq.conf that lines are to be added to; it need not exist."""
     settings: dict[str, Setting] = field(default_factory=dict)
-    """By key; dots within a word of a key are zero bytes."""
+    """By key, its words joined by dots."""
     advanced_file: str = ""
     """The advanced.config that terms are to be added to; it need not exist."""
     terms: dict[tuple[str, str], Term] = field(default_factory=dict)
@@ -77,8 +77,10 @@ def read_configuration(path: str) -> Configuration:
     if not os.path.lexists(path):
         raise ConfigurationError(Problem("there is no such file or folder", path, hint=_HINT))
     folder = target if target.is_dir() else target.parent
+    if folder.name == "conf.d" and folder != target:
+        folder = folder.parent
     main = folder / "rabbitmq.conf"
-    if target.suffix == ".conf" and target.parent.name != "conf.d" and not target.is_dir():
+    if target.suffix == ".conf" and target.parent == folder and target.is_file() and "-env" not in target.name:
         main = target
     found = Configuration(path, str(main))
     _read_main(found, main)

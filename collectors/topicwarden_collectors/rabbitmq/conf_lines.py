@@ -2,8 +2,8 @@
 
 Tried on `cuttlefish_conf` 3.0.1, which RabbitMQ 3.10.8 has: a setting is `key = value` on one line; everything from
 a `#` on is a comment, quotes or not; of equal keys the last counts; a line that is nothing of all this, and a setting
-without value, keeps the node from starting. Later versions of cuttlefish know values in single quotes: `Setting.value`
-is then what stands between them, and `#` in them is no comment to those.
+without value or with one that is not ISO 8859-1, keeps the node from starting. Later versions of cuttlefish know values
+in single quotes: `Setting.value` is then what stands between them, and `#` in them is no comment to those.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ def read_lines(data: bytes, file: str) -> Lines:
         setting = _SETTING.match(line)
         if setting is not None:
             value = setting["value"] if setting["quoted"] is None else setting["quoted"]
-            if value:
-                found.settings.append(Setting(setting["key"].replace("\\.", "\x00"), value, file, number))
+            if value and all(letter <= "\xff" for letter in value):
+                found.settings.append(Setting(setting["key"].replace("\\.", "."), value, file, number))
                 continue
         include = _INCLUDE.match(line)
         if include is not None:
             found.includes.append((include["path"], number))
             continue
         found.refused.append(
-            Problem("this line is no setting: the node does not start", file, number, "write it as: key = value")
+            Problem("the node does not start with this line: it is no setting", file, number, "write it as: key = value")
         )
     if len(rows) > MAX_LINES:
         found.refused.append(Problem(f"it has more than {MAX_LINES} lines; the rest was not read", file))

@@ -68,8 +68,12 @@ def check_access(examination: Examination, configuration: Configuration) -> None
     _anonymous(examination, configuration)
     _loopback(examination, configuration)
     _backends(examination, configuration)
-    examination.ok("config.accepted", "config.unread", "config.exposed", "listener.plain-text", "listener.management")
+    examination.ok("config.accepted", "config.unread", "config.exposed")
+    if configuration.plugins is not None:
+        examination.ok("listener.plain-text", "listener.management")
     examination.ok("login.anonymous", "guest.remote", "login.backends")
+    if configuration.plugins is None:
+        examination.blind("listeners of plugins (MQTT, STOMP, streams, management): which are enabled is not known")
 
 
 def guest_is_remote(configuration: Configuration) -> Setting | None:
@@ -138,8 +142,9 @@ def _listeners(examination: Examination, configuration: Configuration) -> None:
 
 
 def _local_only(configuration: Configuration, listener: Listener) -> str:
-    key = listener.key.replace("\0", "\\.")
-    return add_lines(configuration.main, f"{key} = 127.0.0.1:{listener.port}")
+    kind, _, name = listener.key.partition(".tcp.")
+    escaped = name.replace(".", "\\.")
+    return add_lines(configuration.main, f"{kind}.tcp.{escaped} = 127.0.0.1:{listener.port}")
 
 
 def _anonymous(examination: Examination, configuration: Configuration) -> None:
@@ -171,8 +176,17 @@ def _anonymous(examination: Examination, configuration: Configuration) -> None:
             user.line if user else None,
             remove_line(user.file, user.line) if user else commands("rabbitmqctl delete_user guest"),
         )
-    mechanisms = [one for one in configuration.below("auth_mechanisms") if one.value.upper() == "ANONYMOUS"]
     named = configuration.get("anonymous_login_user")
+    if named is None:
+        examination.say(
+            "note",
+            "login.anonymous",
+            "RabbitMQ 4.0 and newer let AMQP clients without a login in as 'guest' (from the broker's own machine,"
+            " while loopback_users is left alone); older versions do not know the setting",
+            main,
+            fix=add_lines(main, "anonymous_login_user = none"),
+        )
+    mechanisms = [one for one in configuration.below("auth_mechanisms") if one.value.upper() == "ANONYMOUS"]
     for setting in (*mechanisms, *([named] if named is not None and named.value != "none" else [])):
         examination.say(
             "warning",
