@@ -68,8 +68,8 @@ class ReachJudge:
         if not isinstance(answer, Witness):
             return _UNJUDGED
         if action is Action.SUBSCRIBE and any(space.syntax.overlap(wanted, other) is not None for other in allowed):
-            beyond = resource if resource.kind is ResourceKind.TOPIC else None
-            return Reach("TW203", witness=answer.topic if beyond else f"exchange {resource.within}, key {answer.topic}")
+            kind = ResourceKind.TOPIC if resource.kind is ResourceKind.TOPIC else ResourceKind.KEY
+            return Reach("TW203", witness=Resource(kind, answer.topic, within=resource.within).label)
         return Reach(_OUTSIDE[action])
 
     def _union(self, identity: int, action: Action, space: Space, client: Client) -> tuple[list[Pattern], Union]:

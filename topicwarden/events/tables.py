@@ -115,9 +115,9 @@ class Resource:
             return self.name
         match self.kind:
             case ResourceKind.KEY:
-                return f"exchange {self.within}, key {self.name}"
+                return f"exchange {self.within}, key {self.name or '(empty)'}"
             case ResourceKind.BINDING:
-                return f"exchange {self.within}, binding key {self.name}"
+                return f"exchange {self.within}, binding key {self.name or '(empty)'}"
             case ResourceKind.QUEUE:
                 return f"queue {self.name}"
             case ResourceKind.EXCHANGE:
