@@ -104,11 +104,20 @@ class Engine:
         subscribed = batch.action == Action.SUBSCRIBE
         configured = batch.action == Action.CONFIGURE
 
-        self._judge_publishes(lane, batch, np.flatnonzero(published & accepted), steady_ns)
-        if subscribed.any():
+        publishes = np.flatnonzero(published & accepted)
+        others = subscribed | configured
+        named, made = publishes, publishes
+        if others.any():
+            # Judged together, so that findings do not depend on where batches end.
+            named = np.flatnonzero((published | others) & accepted)
+            made = np.flatnonzero((published | configured) & accepted)
+        inspect_names(self._inspector, lane, batch.resource[named])
+        judge_names(reporter, self._inspector, lane, batch, made)
+        judge_unsafe_names(reporter, self._inspector, lane, batch, named)
+        self._judge_publishes(lane, batch, publishes, steady_ns)
+        if len(named) > len(publishes):
             self._judge_subscriptions(lane, batch, np.flatnonzero(subscribed & accepted))
-        if configured.any():
-            self._judge_declarations(lane, batch, np.flatnonzero(configured & accepted))
+            self._judge_reach(lane, batch, np.flatnonzero(configured & accepted), Action.CONFIGURE)
         if self._classifier:
             judge_clients(reporter, self._classifier, lane, batch, accepted)
         if denied.any():
@@ -119,8 +128,8 @@ class Engine:
                 resource = batch.resource[rows]
                 classify_topics(self._classifier, lane, resource)
                 verdict = decide(self._classifier, lane, batch.client[rows], resource)
-                others = np.flatnonzero((subscribed | configured) & denied)
-                judge_intended(reporter, self._classifier, self._reaches, lane, batch, rows, verdict, others)
+                refused = np.flatnonzero(others & denied)
+                judge_intended(reporter, self._classifier, self._reaches, lane, batch, rows, verdict, refused)
 
     def _classify_clients(self, lane: Lane, batch: EventBatch) -> None:
         unknown = lane.identity.take(batch.client) == UNCLASSIFIED
@@ -149,7 +158,6 @@ class Engine:
             return
         reporter = self._reporter
         client, resource = batch.client[rows], batch.resource[rows]
-        inspect_names(self._inspector, lane, resource)
         verdict = None
         if self._classifier:
             classify_topics(self._classifier, lane, resource)
@@ -161,26 +169,16 @@ class Engine:
         if self._classifier and self._rates:
             judge_roles(reporter, self._classifier, lane, batch, publishes)
             self._rates.judge(reporter, lane, batch, publishes, steady_ns)
-        judge_names(reporter, self._inspector, lane, batch, rows)
-        judge_unsafe_names(reporter, self._inspector, lane, batch, rows)
         self._look_alikes.judge(reporter, lane, batch, publishes, self._events)
         judge_novelty(reporter, self._memory, self._thresholds, lane, batch, publishes, steady_ns)
         judge_payloads(reporter, self._payload, lane, batch, publishes)
 
     def _judge_subscriptions(self, lane: Lane, batch: EventBatch, rows: Int64) -> None:
-        inspect_names(self._inspector, lane, batch.resource[rows])
-        judge_unsafe_names(self._reporter, self._inspector, lane, batch, rows)
         if self._classifier:
             self._judge_reach(lane, batch, rows, Action.SUBSCRIBE)
             return
         wide = [everything(lane.resource(number)) for number in batch.resource[rows].tolist()]
         self._reporter.report("TW240", lane, batch, rows[np.array(wide, bool)])
-
-    def _judge_declarations(self, lane: Lane, batch: EventBatch, rows: Int64) -> None:
-        inspect_names(self._inspector, lane, batch.resource[rows])
-        judge_names(self._reporter, self._inspector, lane, batch, rows)
-        judge_unsafe_names(self._reporter, self._inspector, lane, batch, rows)
-        self._judge_reach(lane, batch, rows, Action.CONFIGURE)
 
     def _judge_reach(self, lane: Lane, batch: EventBatch, rows: Int64, action: Action) -> None:
         if self._reaches and self._classifier:
