@@ -268,7 +268,9 @@ class _Host:
         while True:
             session = self._session
             if session is not None:
-                reason = await session.ended
+                # Not awaited itself: to be cancelled while waiting for it would cancel it.
+                await asyncio.wait([session.ended])
+                reason = session.ended.result()
                 self._link._tell(LinkKind.LOST, self._vhost, str(reason) or type(reason).__name__)
             await self._disconnect()
             pause, told = _SHORTEST_S, ""

@@ -34,7 +34,7 @@ _ALWAYS: Final = (
         "names longer than 1024 bytes are cut, and how long they were is not known: what depends on it is not judged"
     ),
     BlindSpot("messages of the stream protocol and of AMQP 1.0 are seen as far as they go through a channel"),
-    BlindSpot("declaring a queue that the broker is to name (`amq.gen-…`) is not an event; using it is"),
+    BlindSpot("declaring a queue that the broker is to name (`amq.gen-...`) is not an event; using it is"),
 )
 
 

@@ -219,6 +219,10 @@ class StreamDecoder:
             self.counters.unresolved += unresolved
             self._notices.append(Notice(LOST, self.time_ns, self.broker, scope="unresolved", count=unresolved))
             events, actor, resource = events[known], actor[known], resource[known]
+        ours = self._names.is_ours(actor)
+        if ours.any():
+            self._count("our_own", int(np.count_nonzero(ours)))
+            events, actor, resource = events[~ours], actor[~ours], resource[~ours]
         return rows_of(events, actor, resource)
 
     def _undecodable(self, stage: str, count: int, witness: str) -> None:
@@ -324,8 +328,7 @@ class StreamDecoder:
             self._count(_SOURCE_NAMES[what], getattr(counts, what))
             setattr(counts, what, 0)
         self._count("gateway_plumbing", names.plumbing)
-        self._count("our_own", names.our_own)
-        names.plumbing = names.our_own = 0
+        names.plumbing = 0
 
 
 _SOURCE_NAMES: Final = {

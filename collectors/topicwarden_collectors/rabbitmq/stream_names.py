@@ -26,6 +26,9 @@ _PAIR_BITS: Final = 18
 _RESOURCE_BITS: Final = 19
 _UNSET: Final = -1
 _PLUMBING: Final = -2
+_PERSONAL: Final = 1 << 24
+"""Marks the number of an actor among those of kinds of actors."""
+_GATEWAYS: Final = ("mqtt", "stomp")
 _WORDS: Final = np.uint64(0x9E3779B97F4A7C15)
 """2^64 divided by the golden ratio, which spreads neighbouring numbers (Knuth, TAOCP 6.4)."""
 
@@ -71,8 +74,6 @@ class Names:
         self.broker = broker
         self.plumbing = 0
         """Events of the broker's own gateways that were left out."""
-        self.our_own = 0
-        """Events of our own connection that were left out."""
         self._grants = grants
         self._ours = ours
         self._actor_window = Window()
@@ -82,10 +83,17 @@ class Names:
         self._is_ours = np.zeros(256, np.bool_)
         self._clients = np.full((2, 256), _UNSET, np.int64)
         """The table's number of each actor as somebody the broker let in, and as somebody it did not."""
+        self._speaker = np.zeros(256, np.int32)
+        """What each actor's names mean depends on: see `_speaks`."""
+        self._speakers: dict[tuple[str, str], int] = {}
+        self._representatives: list[Actor] = []
+        """An actor of each such kind."""
+        self._by_gateway = np.zeros(256, np.bool_)
         self._epoch_actors: set[int] = set()
         self._earlier_actors: set[int] = set()
         self._resource_window = Window()
         self._resources: list[Named | None] = [None]
+        self._is_queue = np.zeros(256, np.bool_)
         self._pair = np.full(1 << _PAIR_BITS, _UNSET, np.int64)
         self._pair_number = np.zeros(1 << _PAIR_BITS, np.int64)
         self._evicted = (0, 0)
@@ -128,8 +136,16 @@ class Names:
         if len(used):
             from_stream = waiting["actor"] >= 0
             waiting["resource"][from_stream] = np.array(numbers, np.int32)[places.reshape(-1)][from_stream]
-        self._resources = resources
+        self._resources = []
+        for resource in resources:
+            self._append(resource)
         self._pair[:] = _UNSET
+        self._speakers.clear()
+        self._representatives.clear()
+        for own in kept:
+            actor = self._actors[own]
+            if actor is not None:
+                self._speaker[own] = self._kind_of(actor)
         return forgotten
 
     def define_actor(self, actor: Actor) -> int | None:
@@ -146,12 +162,16 @@ class Names:
                 self._actors.append(actor)
                 if own >= len(self._is_ours):
                     self._is_ours = np.append(self._is_ours, np.zeros(own, np.bool_))
+                    self._by_gateway = np.append(self._by_gateway, np.zeros(own, np.bool_))
+                    self._speaker = np.append(self._speaker, np.zeros(own, np.int32))
                     self._clients = np.append(self._clients, np.full((2, own), _UNSET), axis=1)
             self._actor_ids[actor.number] = own
         before = self._actors[own]
-        if before is not None and _speaks(before) != _speaks(actor):
+        if before is not None and before.client_id != actor.client_id:
             self._pair[:] = _UNSET
         self._actors[own] = actor
+        self._speaker[own] = self._kind_of(actor)
+        self._by_gateway[own] = actor.protocol in _GATEWAYS
         self._clients[:, own] = _UNSET
         self._is_ours[own] = self._ours(actor)
         self._epoch_actors.add(own)
@@ -163,8 +183,22 @@ class Names:
         if len(self._resources) > MAX_NAMES:
             return False
         self._resource_window.set(resource.number, len(self._resources))
-        self._resources.append(resource)
+        self._append(resource)
         return True
+
+    def _append(self, resource: Named | None) -> None:
+        own = len(self._resources)
+        self._resources.append(resource)
+        if own >= len(self._is_queue):
+            self._is_queue = np.append(self._is_queue, np.zeros(own, np.bool_))
+        self._is_queue[own] = resource is not None and resource.kind == layout.QUEUE
+
+    def _kind_of(self, actor: Actor) -> int:
+        """Return the number of those to whom names mean the same as to this actor."""
+        kind = self._speakers.setdefault((actor.protocol, actor.vhost), len(self._speakers))
+        if kind == len(self._representatives):
+            self._representatives.append(actor)
+        return kind
 
     def resolve(self, events: Events) -> tuple[Ids, Ids, npt.NDArray[np.bool_]]:
         """Return our numbers of events' actors and resources, and which events have both."""
@@ -173,6 +207,11 @@ class Names:
         resource = self._resource_window.get(wire)
         resource[wire == layout.NO_RESOURCE] = 0
         return actor, resource, (actor >= 0) & (resource >= 0)
+
+    def is_ours(self, actor: Ids) -> npt.NDArray[np.bool_]:
+        """Tell which rows' actors are our own link's."""
+        ours: npt.NDArray[np.bool_] = self._is_ours[actor]
+        return ours
 
     # What it becomes ---------------------------------------------------------------------------------------------
 
@@ -188,7 +227,12 @@ class Names:
         refused_login = denied & ((rows["right"] == layout.Permission.LOGIN) | (rows["action"] == layout.AUTHENTICATE))
         claimed = refused_login.astype(np.intp)
         as_binding = (rows["action"] == layout.SUBSCRIBE) | (rows["action"] == layout.UNSUBSCRIBE)
-        pair = actor.astype(np.int64) << _RESOURCE_BITS + 1 | rows["resource"].astype(np.int64) << 1 | as_binding
+        speaker = self._speaker[actor]
+        # Whether a queue is a gateway's own depends on whose it is.
+        personal = self._by_gateway[actor] & self._is_queue[rows["resource"]]
+        if personal.any():
+            speaker = np.where(personal, actor | _PERSONAL, speaker)
+        pair = speaker.astype(np.int64) << _RESOURCE_BITS + 1 | rows["resource"].astype(np.int64) << 1 | as_binding
         place = (pair.astype(np.uint64) * _WORDS >> np.uint64(64 - _PAIR_BITS)).astype(np.intp)
         clients = self._clients[claimed, actor]
         known = self._pair[place] == pair
@@ -207,16 +251,17 @@ class Names:
             found = np.array([self._interned(one) for one in new.tolist()])
             resources[~known] = found[inverse]
             self._pair[place[~known]], self._pair_number[place[~known]] = pair[~known], resources[~known]
-        keep = ~self._is_ours[actor]
-        self.our_own += len(rows) - int(np.count_nonzero(keep))
+        keep = np.ones(len(rows), np.bool_)
         plumbing = resources == _PLUMBING
         if plumbing.any():
-            for row in np.flatnonzero(plumbing & denied & keep).tolist():
-                # That the gateway may not do something for a client is what the client comes to feel.
-                resources[row] = tables.resources.intern(self._resource(int(actor[row]), int(rows["resource"][row]), 0))
-            plumbing = (resources == _PLUMBING) & keep
+            for row in np.flatnonzero(plumbing & denied).tolist():
+                # What the gateway may not do for a client, the client cannot do.
+                name = self._resources[int(rows["resource"][row])]
+                known_as = NO_RESOURCE if name is None else naming.configured("queue", name.name)
+                resources[row] = tables.resources.intern(known_as)
+            plumbing = resources == _PLUMBING
             self.plumbing += int(np.count_nonzero(plumbing))
-            keep &= ~plumbing
+            keep = ~plumbing
         return clients.astype(np.uint32), resources.astype(np.uint32), keep
 
     def _forget_evicted(self) -> None:
@@ -245,21 +290,19 @@ class Names:
         )
 
     def _interned(self, pair: int) -> int:
-        """Return the table's number of what an actor calls a resource, or that it is a gateway's own affair."""
-        own, resource, as_binding = pair >> _RESOURCE_BITS + 1, pair >> 1 & (1 << _RESOURCE_BITS) - 1, pair & 1
-        actor, named = self._actors[own], self._resources[resource]
+        """Return the table's number of what somebody calls a resource, or that it is a gateway's own affair."""
+        speaker, resource, as_binding = pair >> _RESOURCE_BITS + 1, pair >> 1 & (1 << _RESOURCE_BITS) - 1, pair & 1
+        actor = self._actors[speaker & ~_PERSONAL] if speaker & _PERSONAL else self._representatives[speaker]
+        named = self._resources[resource]
         if actor is None or named is None:
             return self.tables.resources.intern(NO_RESOURCE)
         if named.kind == layout.QUEUE and naming.is_plumbing(actor.protocol, actor.client_id, named.name):
             return _PLUMBING
-        if named.kind == layout.KEY and not self._is_ours[own]:
+        if named.kind == layout.KEY:
             self._grants.saw_key(actor.vhost, actor.user or None, named.within, named.name)
-        return self.tables.resources.intern(self._resource(own, resource, as_binding))
+        return self.tables.resources.intern(self._resource(actor, named, as_binding))
 
-    def _resource(self, own: int, number: int, as_binding: int) -> Resource:
-        actor, named = self._actors[own], self._resources[number]
-        if actor is None or named is None:
-            return NO_RESOURCE
+    def _resource(self, actor: Actor, named: Named, as_binding: int) -> Resource:
         protocol = actor.protocol
         if named.kind == layout.BINDING or (named.kind == layout.KEY and as_binding):
             kind = named.exchange_type or self._grants.exchange_type(actor.vhost, named.within)
@@ -272,8 +315,3 @@ class Names:
             # How long it was the stream does not say.
             resource = replace(resource, length=resource.length + 1)
         return resource
-
-
-def _speaks(actor: Actor) -> tuple[str, str, str]:
-    """Return what the meaning of names depends on."""
-    return (actor.protocol, actor.client_id, actor.vhost)

@@ -53,6 +53,8 @@ ROW: Final = np.dtype(
 )
 """An event with internal numbers. `wire` is the outcome in the stream, `outcome` and `certainty` ours; `open`: an
 attempt of which a refusal may still come."""
+DECIDED: Final = 0
+"""`wire` of an attempt that no refusal can belong to any more."""
 OTHER: Final = 9
 """Action of a row that is no event of the stream, and only keeps its place: `resource` says which."""
 
@@ -135,9 +137,10 @@ class Reconciler:
         self._channel_of = channel_of
         self._waiting = np.empty(0, ROW)
         self._new: list[Rows] = []
-        self._closing = np.zeros(256, np.bool_)
+        self._closing = np.zeros(256, np.uint8)
+        """Of each actor: 1 when its channel is being closed, 2 when attempts were dropped since."""
         self._last = np.zeros(256, ROW)
-        """Each actor's last attempt that was handed out as allowed by inference, in case its refusal is late."""
+        """Each actor's last row that was handed out, in case it was allowed by inference and its refusal is late."""
 
     @property
     def waiting(self) -> int:
@@ -151,13 +154,13 @@ class Reconciler:
             highest = int(rows["actor"].max())
             if highest >= len(self._closing):
                 more = max(highest + 1, 2 * len(self._closing)) - len(self._closing)
-                self._closing = np.append(self._closing, np.zeros(more, np.bool_))
+                self._closing = np.append(self._closing, np.zeros(more, np.uint8))
                 self._last = np.append(self._last, np.zeros(more, ROW))
 
     def reopened(self, actor: int) -> None:
         """The actor is gone: its number may be given to another one."""
         if actor < len(self._closing):
-            self._closing[actor] = False
+            self._closing[actor] = 0
 
     def take(self, *, everything: bool = False) -> Rows:
         """Return the rows of which it is known what became of them; `everything`: wait no longer for refusals."""
@@ -179,7 +182,7 @@ class Reconciler:
         """
         waiting = np.concatenate([self._waiting, *self._new])
         self._waiting, self._new = waiting[:0], []
-        self._closing[:] = False
+        self._closing[:] = 0
         self._last[:] = np.zeros((), ROW)
         return waiting
 
@@ -214,12 +217,16 @@ class Reconciler:
     def _drop_closing(self, view: _View) -> None:
         """Drop what came for channels that were being closed before."""
         starts = np.flatnonzero(view.begins)
-        closing = self._closing[view.actor[starts]] & (view.actor[starts] >= 0)
+        closing = (self._closing[view.actor[starts]] != 0) & (view.actor[starts] >= 0)
         if not closing.any():
             return
         for start, end in zip(starts[closing].tolist(), view.ends[closing].tolist(), strict=True):
             fresh = start + int(np.searchsorted(view.order[start : end + 1], view.old))
-            self._close(view, int(view.actor[start]), fresh, end)
+            # Further keys of the publish that the channel is closed for.
+            actor = int(view.actor[start])
+            while start < fresh <= end and view.head[fresh] == view.head[fresh - 1] and self._closing[actor] == 1:
+                fresh += 1
+            self._close(view, actor, fresh, end)
 
     def _close(self, view: _View, actor: int, start: int, end: int) -> None:
         """Drop an actor's rows from `start` to `end` (places by actor), up to its disconnect."""
@@ -227,17 +234,14 @@ class Reconciler:
         left = np.flatnonzero(view.rows["action"][rows] == layout.DISCONNECT)
         if len(left):
             rows = rows[: left[0]]
-            self._closing[actor] = False
-        else:
-            self._closing[actor] = True
-        rows = rows[(view.rows["wire"][rows] != layout.REFUSED) & ~view.gone[rows]]
-        view.gone[rows] = True
-        self.counts.not_carried_out += len(rows)
+        dropped = rows[(view.rows["wire"][rows] != layout.REFUSED) & ~view.gone[rows]]
+        view.gone[dropped] = True
+        self.counts.not_carried_out += len(dropped)
+        self._closing[actor] = 0 if len(left) else 2 if len(dropped) else max(1, self._closing[actor])
 
     def _follow_refusals(self, view: _View) -> None:
         """Find the attempts that refusals, and missing exchanges, belong to."""
         wire = view.rows["wire"][view.order]
-        # What was seen before is done with: its `wire` was set to "attempted", or it is no longer open.
         enders = np.flatnonzero((wire != layout.ATTEMPTED) & (view.order >= view.old))
         for place in enders.tolist():
             row = view.rows[view.order[place]]
@@ -263,12 +267,17 @@ class Reconciler:
             return
         if not view.begins[place]:
             operation = view.order[int(view.head[place - 1]) : place]
-            if self._belongs(refusal, rows[operation]):
+            if not view.gone[operation[0]] and self._belongs(refusal, rows[operation]):
+                rows["wire"][operation] = DECIDED
                 rows["outcome"][operation], rows["certainty"][operation] = Outcome.DENIED, Certainty.EXACT
                 rows["open"][operation] = 0
                 rows["right"][operation] = refusal["right"]
                 view.gone[index] = True
             else:
+                # Should it be that attempt's after all, then it was not allowed; so that is not claimed to be exact.
+                still_open = operation[rows["open"][operation] != 0]
+                rows["certainty"][still_open] = Certainty.INFERRED
+                rows["open"][still_open] = 0
                 self.counts.unmatched += 1
                 return
         else:
@@ -287,7 +296,9 @@ class Reconciler:
     def _belongs(self, refusal: Any, operation: Rows) -> bool:
         """Whether what was refused can have been part of an operation (its head, then its further keys)."""
         head = operation[0]
-        if head["wire"] == layout.REFUSED or head["action"] not in _ATTEMPTS or head["flags"] & layout.PASSIVE:
+        if head["wire"] not in (layout.ATTEMPTED, layout.NO_EXCHANGE) or head["action"] not in _ATTEMPTS:
+            return False
+        if head["flags"] & layout.PASSIVE:
             return False
         if refusal["method"] not in (0, head["method"]):
             return False
@@ -314,13 +325,12 @@ class Reconciler:
         inferred = aged | (followed & ((rows["flags"] & layout.IN_TRANSACTION) != 0)) if self.sure else aged | followed
         rows["certainty"][inferred] = Certainty.INFERRED
         rows["open"][aged | followed] = 0
+        rows["wire"][followed] = DECIDED
 
     def _remember(self, rows: Rows) -> Rows:
-        inferred = rows[
-            (rows["certainty"] == Certainty.INFERRED) & (rows["wire"] == layout.ATTEMPTED) & ~_continues(rows)
-        ]
+        heads = rows[(rows["actor"] >= 0) & ~_continues(rows)]
         # Of several rows of one actor the last one stays.
-        self._last[inferred["actor"]] = inferred
+        self._last[heads["actor"]] = heads
         return rows
 
 
