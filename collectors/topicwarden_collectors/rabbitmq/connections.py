@@ -145,7 +145,7 @@ class Connections:
         self.listens(fact.server_port, fact.protocol)
         return client
 
-    def listed(self, rows: Iterable[Known]) -> None:
+    def listed(self, rows: Iterable[Known], *, complete: bool) -> None:
         """Take over the connections there are; what events told of the same ones stays."""
         for row in rows:
             if row.client_id is None or self._clients.get(row.name) is not None:
@@ -158,7 +158,7 @@ class Connections:
             if row.pid is not None:
                 self._process(row.pid, row.name)
             self.listens(row.server_port, row.protocol)
-        self.complete = True
+        self.complete = self.complete or complete
 
     def _add(self, name: str, client: Client) -> None:
         before = self._clients.get(name)

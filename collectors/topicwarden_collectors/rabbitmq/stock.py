@@ -23,6 +23,9 @@ T = TypeVar("T")
 EVENT_VHOST: Final = "/"
 """Where the event and log exchanges are: RabbitMQ's `default_vhost` unless configured."""
 _WAIT_S: Final = 0.1
+_LISTED_AFTER_S: Final = 7.0
+"""When a connection is in the management API's list: RabbitMQ 3.10.8 adds it up to 5 s later (its
+`collect_statistics_interval`), as seen by connecting and asking."""
 _WAITING: Final = 200_000
 """Most messages that wait in one of our queues at the broker."""
 _WAITING_BYTES: Final = 256 * 1024 * 1024
@@ -60,6 +63,7 @@ class StockCollector:
         self._decoder = StockDecoder(tables or Tables(), self.broker, self.counters, address.firehose, grants)
         self._link: AmqpLink | None = None
         self._closed = asyncio.Event()
+        self._list_again: float | None = None
 
     @property
     def title(self) -> str:
@@ -92,7 +96,7 @@ class StockCollector:
                 if first:
                     self._insist()
                     first = False
-                if decoder.stale:
+                if decoder.stale or self._is_due():
                     await self._list()
                 decoder.feed(news[changes:], self._clock())
                 decoder.pass_time(self._clock())
@@ -138,14 +142,20 @@ class StockCollector:
             *(bounded(vhost, TRACE, max_body=0, prefetch=_PREFETCH) for vhost in self._address.firehose),
         ]
 
+    def _is_due(self) -> bool:
+        return self._list_again is not None and time.monotonic() >= self._list_again
+
     async def _list(self) -> None:
-        """Ask the management API who is there, if we may."""
+        """Ask the management API who is there, if we may: at once, and again when it knows all that was there then."""
+        complete, self._list_again = self._is_due() and not self._decoder.stale, None
         if self._address.management is None:
             self._decoder.stale = False
             return
+        if not complete:
+            self._list_again = time.monotonic() + _LISTED_AFTER_S
         snapshot = await self._unless_closed(asyncio.to_thread(take_snapshot, self._address))
         if snapshot is not None:
-            self._decoder.listed(snapshot)
+            self._decoder.listed(snapshot, complete=complete)
 
     def _insist(self) -> None:
         """Raise ObservationError when there is nothing to read."""

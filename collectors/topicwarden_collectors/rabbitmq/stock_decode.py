@@ -37,7 +37,7 @@ class StockDecoder:
         self.stale = False
         """Whether connections may have come and gone unseen, so that a new snapshot is needed."""
         self._waiting = Waiting()
-        self.events = EventSteps(self.sink, self._waiting.known)
+        self.events = EventSteps(self.sink, self._waiting)
         self.events.firehose = frozenset(firehose)
         self.traces = TraceSteps(self.sink, self._waiting)
         self.log = LogSteps(self.sink, self._waiting, self.events, self._tracing)
@@ -93,16 +93,19 @@ class StockDecoder:
         done, self.sink.done = self.sink.done, []
         return done
 
-    def listed(self, snapshot: Snapshot) -> None:
-        """Take over what the management API says there is."""
+    def listed(self, snapshot: Snapshot, *, complete: bool) -> None:
+        """Take over what the management API says there is; `complete`: no connection from before is missing in it."""
         self.stale = False
         self.sight.management_problem = snapshot.problem
-        self.sight.earlier_known = snapshot.problem is None
+        self.sight.earlier_known = complete and snapshot.problem is None
         if snapshot.problem is not None:
             return
         if snapshot.undecodable:
             self.sink.counters.error("management", snapshot.undecodable)
-        self.sink.connections.listed(row for row in snapshot.connections if row.name not in self.events.own)
+        others = [row for row in snapshot.connections if row.name not in self.events.own]
+        self.sink.connections.listed(others, complete=complete)
+        for row in others:
+            self._waiting.known(row.name)
         for (vhost, name), kind in snapshot.exchange_types.items():
             self.sink.grants.apply(0, "exchange.created", {"vhost": vhost, "name": name, "type": kind})
         for vhost, on in snapshot.tracing.items():

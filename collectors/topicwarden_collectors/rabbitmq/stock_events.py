@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -28,7 +27,7 @@ from topicwarden_collectors.rabbitmq.event_messages import (
 )
 from topicwarden_collectors.rabbitmq.naming import PREDECLARED
 from topicwarden_collectors.rabbitmq.stock_sink import FORGED_MESSAGE, GAP, RESTARTED, SWITCHED_OFF, Sink
-from topicwarden_collectors.rabbitmq.stock_waiting import WAIT_NS
+from topicwarden_collectors.rabbitmq.stock_waiting import WAIT_NS, Waiting
 from topicwarden_collectors.rabbitmq.trace_messages import MAX_TRACED_NAME
 
 T = TypeVar("T")
@@ -54,9 +53,10 @@ class Login:
 class EventSteps:
     """Decodes messages of `amq.rabbitmq.event`."""
 
-    def __init__(self, sink: Sink, on_connection: Callable[[str], None]) -> None:
-        """`on_connection` is told the name of each connection that became known."""
+    def __init__(self, sink: Sink, waiting: Waiting) -> None:
         self.sink = sink
+        self.waiting = waiting
+        """What waits for a connection to become known, by its name."""
         self.firehose: frozenset[str] = frozenset()
         """Virtual hosts whose firehose we read."""
         self.own: frozenset[str] = frozenset()
@@ -65,7 +65,6 @@ class EventSteps:
         """Gateways' logins of the last moment."""
         self.logged_in: dict[str, Authenticated] = {}
         """Accepted logins by connection, until the connection is let into its virtual host."""
-        self._on_connection = on_connection
         self._own_names: set[str] = set()
         self._own_channels: set[str] = set()
         self._own_queues: set[str] = set()
@@ -123,7 +122,10 @@ class EventSteps:
                 self._bound(fact)
             case ObjectChanged():
                 self.sink.grants.apply(fact.time_ns, event, pairs_of(headers))
-                self._declared(fact)
+                if self._may_be_ours(fact):
+                    self.waiting.add(f"queue {fact.name}", lambda _: self._declared(fact), self.sink.now_ns)
+                else:
+                    self._declared(fact)
             case _:
                 if event.startswith(_GRANT_EVENTS):
                     pairs = pairs_of(headers)
@@ -148,7 +150,7 @@ class EventSteps:
         if client.user is None:
             self.sink.counters.error("client id")
         self.sink.add(fact.time_ns, Action.CONNECT, client)
-        self._on_connection(fact.name)
+        self.waiting.known(fact.name)
 
     def _authenticated(self, fact: Authenticated) -> None:
         if fact.connection is None:
@@ -260,10 +262,16 @@ class EventSteps:
         action = Action.SUBSCRIBE if fact.created else Action.UNSUBSCRIBE
         self.sink.add(fact.time_ns, action, client, resource)
 
-    def _declared(self, fact: ObjectChanged) -> None:
+    def _may_be_ours(self, fact: ObjectChanged) -> bool:
+        """Whether this may be a queue of ours: the event can overtake the answer that tells us its name."""
+        if fact.owner is None or not fact.created or fact.name in self._own_queues:
+            return False
+        return not self._is_own_process(fact.owner) and self.sink.connections.name_of(fact.owner) is None
+
+    def _declared(self, fact: ObjectChanged) -> bool:
         if fact.owner is not None and self._is_own_process(fact.owner):
             self._remember(self._own_queues, fact.name)
-            return
+            return True
         if fact.name in self._own_queues and fact.kind == "queue":
             if not fact.created:
                 self._own_queues.discard(fact.name)
@@ -275,7 +283,7 @@ class EventSteps:
                     self.sink.notice(
                         SWITCHED_OFF, scope, time_ns=fact.time_ns, witness=witness, client=who, evidence={**what}
                     )
-            return
+            return True
         if fact.created and fact.vhost in self.firehose and _too_long(fact.name):
             who = self.sink.connections.only_user(fact.by, fact.vhost)
             why = (
@@ -291,17 +299,18 @@ class EventSteps:
                 evidence={"why": why},
             )
         if not fact.created and self._is_internal(fact.by):
-            return
+            return True
         connections = self.sink.connections
         client = connections.declared(fact)
         if fact.kind == "queue":
             if client is not None and naming.is_plumbing(client.protocol, client.client_id, fact.name):
-                return
+                return True
             if client is None and connections.may_be_gateway(fact.vhost, fact.name, fact.by):
                 # No loss: the queue is no more than the sign of a subscription that is counted as such.
-                return
+                return True
         client = client or connections.only_user(fact.by, fact.vhost)
         self.sink.add(fact.time_ns, Action.CONFIGURE, client, naming.configured(fact.kind, fact.name))
+        return True
 
     def _is_internal(self, by: str | None) -> bool:
         """Whether the broker did it by itself, as a consequence of something else."""
