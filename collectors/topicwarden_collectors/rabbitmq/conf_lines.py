@@ -65,7 +65,9 @@ def read_lines(data: bytes, file: str) -> Lines:
             found.includes.append((include["path"], number))
             continue
         found.refused.append(
-            Problem("the node does not start with this line: it is no setting", file, number, "write it as: key = value")
+            Problem(
+                "the node does not start with this line: it is no setting", file, number, "write it as: key = value"
+            )
         )
     if len(rows) > MAX_LINES:
         found.refused.append(Problem(f"it has more than {MAX_LINES} lines; the rest was not read", file))

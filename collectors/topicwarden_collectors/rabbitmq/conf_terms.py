@@ -19,6 +19,10 @@ _ATOM: Final = re.compile(r"[a-zß-öø-ÿ][\w@]*")
 _CHARACTER: Final = re.compile(r"\$(\\.|[^\\])", re.DOTALL)
 _ESCAPE: Final = re.compile(r"\\(?:x\{([0-9A-Fa-f]{1,6})\}|x([0-9A-Fa-f]{2})|([0-7]{1,3})|\^(.)|(.))", re.DOTALL)
 _LETTERS: Final = {"n": "\n", "t": "\t", "r": "\r", "s": " ", "e": "\x1b", "b": "\b", "f": "\f", "v": "\v", "d": "\x7f"}
+_RESERVED: Final = frozenset(
+    {"after", "begin", "case", "catch", "cond", "end", "fun", "if", "let", "of", "receive", "try", "when"}
+)
+"""Words that look like atoms and are none; those of operators come with signs that are refused anyhow."""
 
 
 class Atom(str):
@@ -88,7 +92,7 @@ class _Reader:
             return self._binary()
         for pattern in (_NUMBER, _ATOM, _CHARACTER):
             found = pattern.match(self._text, self._at)
-            if found:
+            if found and found[0] not in _RESERVED:
                 self._at = found.end()
                 return _Reader._plain(pattern, found)
         if self._text.startswith("'", self._at):

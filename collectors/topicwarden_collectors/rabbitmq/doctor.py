@@ -14,7 +14,7 @@ from topicwarden.sources import Advice, DoctorReport, SourceOptions
 from topicwarden_collectors.rabbitmq.conf import Configuration, read_configuration
 from topicwarden_collectors.rabbitmq.definitions import Definitions, read_definitions
 from topicwarden_collectors.rabbitmq.doctor_access import check_access, guest_is_remote
-from topicwarden_collectors.rabbitmq.doctor_examination import CHECKS, Examination
+from topicwarden_collectors.rabbitmq.doctor_examination import CHECKS, EVENTS, LOG, PLUGIN, PLUGIN_EXCHANGE, Examination
 from topicwarden_collectors.rabbitmq.doctor_grants import check_grants
 from topicwarden_collectors.rabbitmq.doctor_observing import check_observing
 from topicwarden_collectors.rabbitmq.doctor_streams import check_streams
@@ -68,6 +68,7 @@ def _files(target: str) -> tuple[Examination, str]:
             continue
         found += 1
         _definitions(examination, definitions, configuration)
+    examination.ok("config.unread")
     if not found:
         examination.blind(
             "users, permissions and bindings: there are no definitions here",
@@ -85,7 +86,13 @@ def _definitions(
     remote = None if configuration is None else guest_is_remote(configuration) is not None
     check_grants(examination, definitions, guest_remote=remote)
     default = configuration.get("default_vhost") if configuration else None
-    check_streams(examination, definitions, default_vhost=default.value if default else "/")
+    plugin = configuration is not None and configuration.has_plugin(PLUGIN)
+    check_streams(
+        examination,
+        definitions,
+        default_vhost=default.value if default else "/",
+        there=(EVENTS, LOG, *([PLUGIN_EXCHANGE] if plugin else ())),
+    )
     examination.say(
         "note",
         "vhosts.seen",

@@ -68,7 +68,7 @@ def check_access(examination: Examination, configuration: Configuration) -> None
     _anonymous(examination, configuration)
     _loopback(examination, configuration)
     _backends(examination, configuration)
-    examination.ok("config.accepted", "config.unread", "config.exposed")
+    examination.ok("config.accepted", "config.exposed")
     if configuration.plugins is not None:
         examination.ok("listener.plain-text", "listener.management")
     examination.ok("login.anonymous", "guest.remote", "login.backends")
@@ -176,8 +176,9 @@ def _anonymous(examination: Examination, configuration: Configuration) -> None:
             user.line if user else None,
             remove_line(user.file, user.line) if user else commands("rabbitmqctl delete_user guest"),
         )
+    mechanisms = [one for one in configuration.below("auth_mechanisms") if one.value.upper() == "ANONYMOUS"]
     named = configuration.get("anonymous_login_user")
-    if named is None:
+    if named is None and not mechanisms:
         examination.say(
             "note",
             "login.anonymous",
@@ -186,8 +187,9 @@ def _anonymous(examination: Examination, configuration: Configuration) -> None:
             main,
             fix=add_lines(main, "anonymous_login_user = none"),
         )
-    mechanisms = [one for one in configuration.below("auth_mechanisms") if one.value.upper() == "ANONYMOUS"]
-    for setting in (*mechanisms, *([named] if named is not None and named.value != "none" else [])):
+    if named is not None:
+        mechanisms = [] if named.value == "none" else [*mechanisms, named]
+    for setting in mechanisms:
         examination.say(
             "warning",
             "login.anonymous",

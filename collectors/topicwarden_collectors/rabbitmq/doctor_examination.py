@@ -16,7 +16,6 @@ LOG: Final = "amq.rabbitmq.log"
 TRACE: Final = "amq.rabbitmq.trace"
 PLUGIN_EXCHANGE: Final = "amq.topicwarden.audit"
 PLUGIN: Final = "topicwarden_audit"
-AUDIT_STREAMS: Final = (TRACE, EVENTS, LOG, PLUGIN_EXCHANGE)
 OWN_CONFIGURE: Final = r"^amq\.gen-.*$"
 OWN_WRITE: Final = r"^amq\.gen-.*$"
 OWN_READ: Final = r"^(amq\.gen-.*|amq\.rabbitmq\.(trace|event|log)|amq\.topicwarden\.audit)$"

@@ -48,7 +48,8 @@ def judge(examination: Examination, address: Address, answers: Answers) -> None:
     definitions = answers.definitions
     if definitions is not None:
         check_grants(examination, definitions)
-        check_streams(examination, definitions, ours=who)
+        there = [name for name in (EVENTS, LOG, PLUGIN_EXCHANGE) if answers.exchanges.get(name)]
+        check_streams(examination, definitions, ours=who, there=there)
     else:
         check_version(examination, answers.version)
         examination.blind(

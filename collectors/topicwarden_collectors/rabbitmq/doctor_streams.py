@@ -8,13 +8,14 @@ to an exchange of its own (write on the stream, read on the source), or name it 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final
 from urllib.parse import quote_plus
 
 from topicwarden_collectors.rabbitmq.definitions import Binding, Definitions
 from topicwarden_collectors.rabbitmq.doctor_examination import (
-    AUDIT_STREAMS,
+    EVENTS,
+    LOG,
     NOT_AUDIT,
     TRACE,
     Examination,
@@ -33,10 +34,18 @@ _SHOWN: Final = 20
 
 
 def check_streams(
-    examination: Examination, definitions: Definitions, *, ours: str | None = None, default_vhost: str = "/"
+    examination: Examination,
+    definitions: Definitions,
+    *,
+    ours: str | None = None,
+    default_vhost: str = "/",
+    there: Collection[str] = (EVENTS, LOG),
 ) -> None:
-    """Judge who reads and who forges audit streams; `ours` is our own account's name."""
-    _readers(examination, definitions, ours, default_vhost)
+    """Judge who reads and who forges audit streams.
+
+    `ours` is our own account's name; `there` are the streams, beside the firehose, that the default virtual host has.
+    """
+    _readers(examination, definitions, ours, default_vhost, [TRACE, *there])
     _bound(examination, definitions)
     _forged(examination, definitions)
     if definitions.whole:
@@ -54,7 +63,9 @@ def narrowed(regex: str) -> str:
     return f"{NOT_AUDIT}.*" if regex == ".*" else f"{NOT_AUDIT}(?s:.*?)(?:{regex})" if regex else regex
 
 
-def _readers(examination: Examination, definitions: Definitions, ours: str | None, default_vhost: str) -> None:
+def _readers(
+    examination: Examination, definitions: Definitions, ours: str | None, default_vhost: str, there: Collection[str]
+) -> None:
     rights = Rights(definitions)
     queues: dict[str, list[str]] = defaultdict(list)
     exchanges: dict[str, list[str]] = defaultdict(list)
@@ -66,7 +77,7 @@ def _readers(examination: Examination, definitions: Definitions, ours: str | Non
     administrators = {user.name for user in definitions.users if "administrator" in user.tags}
     said = 0
     for vhost, people in sorted(rights.permissions.items()):
-        streams = [name for name in AUDIT_STREAMS if name == TRACE or vhost == default_vhost]
+        streams = [name for name in there if name == TRACE or vhost == default_vhost]
         for user, permission in sorted(people, key=lambda pair: pair[0]):
             readable = [name for name in streams if rights.allows(permission.read, name)]
             writable = [name for name in streams if rights.allows(permission.write, name)]
@@ -87,7 +98,7 @@ def _readers(examination: Examination, definitions: Definitions, ours: str | Non
                     + (
                         "all payloads there while tracing is on"
                         if TRACE in readable
-                        else "what we see, it sees, and so knows what we do not see"
+                        else "it learns all that we learn, and so what we do not"
                     ),
                     definitions.source,
                     fix=fix,
@@ -143,7 +154,7 @@ def _bound(examination: Examination, definitions: Definitions) -> None:
             "warning" if binding.source == TRACE else "note",
             "stream.bound",
             f"{binding.source!r} in {binding.vhost!r} flows into the {what} {binding.destination!r} (key"
-            f" {binding.key!r}): who may read that has it too, while nobody reads it grows",
+            f" {binding.key!r}): whoever reads that gets all of it, and a queue grows while nobody does",
             definitions.source,
             fix=_unbind(binding),
         )
