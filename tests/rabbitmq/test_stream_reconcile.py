@@ -223,6 +223,18 @@ def test_a_publish_to_no_exchange_is_denied_by_inference_and_closes_the_channel(
     ]
 
 
+def test_a_binding_from_no_exchange_is_denied_at_both_ends_even_when_they_come_apart() -> None:
+    source = Happening(1, layout.SUBSCRIBE, BINDING, Method.EXCHANGE_BIND, layout.NO_EXCHANGE)
+    destination = Happening(1, layout.CONFIGURE, OTHER_EXCHANGE, Method.EXCHANGE_BIND)
+    expected = [(0, "DENIED", "INFERRED", BINDING), (1, "DENIED", "INFERRED", OTHER_EXCHANGE)]
+    assert reconcile(source, destination, publish()) == expected
+    one = reconciler()
+    one.add(as_rows([source]))
+    result = shown(one.take())
+    one.add(as_rows([destination, publish()], first=1))
+    assert result + shown(one.take(everything=True)) == expected
+
+
 def test_in_a_transaction_nothing_allowed_is_exact() -> None:
     inside = publish(flags=layout.IN_TRANSACTION)
     assert [row[1:3] for row in reconcile(inside, inside, refuse(Permission.WRITE, AB))] == [

@@ -9,18 +9,19 @@ from topicwarden.sources import BlindSpot
 
 _NOTES: Final = {
     "channels-before": (
-        "channels that were open when the plugin was started are not seen until they are opened anew: {detail} of them",
+        "what {detail} channels did before the plugin was started is not known, such as what they consume from",
         "restart those clients, or close their connections: rabbitmqctl close_all_connections",
     ),
-    "connections-before": (
-        "of connections older than the plugin not everything is known: {detail} of them",
-        "restart those clients, or close their connections: rabbitmqctl close_all_connections",
-    ),
+    "connections-before": ("{detail} connections are older than the plugin: their logins were not seen", None),
     "overlap": (
-        "another plugin intercepts channels too, and RabbitMQ lets only one do so for each operation: {detail}",
+        "other plugins intercept channels too, and may change or refuse what is recorded: {detail}",
         "disable the other plugin",
     ),
     "backend": ("refusals by these authorisation backends are not seen: {detail}", None),
+    "failures": (
+        "the plugin failed {detail} times in the broker's processes: as many operations may be missing",
+        "look for topicwarden_audit in the broker's log, and report it",
+    ),
 }
 _NOTE_MAX: Final = 300
 _ALWAYS: Final = (

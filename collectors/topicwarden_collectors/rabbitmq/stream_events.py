@@ -33,20 +33,21 @@ from topicwarden.events import (
 from topicwarden.sources import Counters
 from topicwarden_collectors.rabbitmq import stream_layout as layout
 from topicwarden_collectors.rabbitmq.grants import Grants
-from topicwarden_collectors.rabbitmq.stream_decode import Actor, Change, WireBatch, read_batch
+from topicwarden_collectors.rabbitmq.stream_decode import Actor, Change, Note, WireBatch, read_batch
 from topicwarden_collectors.rabbitmq.stream_names import Names
 from topicwarden_collectors.rabbitmq.stream_reconcile import OTHER, Reconciler, Rows, other_row, rows_of
 
 LOST: Final = "TW901"
 UNDECODABLE: Final = "TW903"
 RESTARTED: Final = "TW906"
+_MOST_NOTES: Final = 32
 _Columns = dict[str, npt.NDArray[Any]]
 
 
 class StreamDecoder:
     """Turns genuine messages of one node's stream, in order, into event batches over `tables`.
 
-    The tables must have no other producer meanwhile.
+    Decoders of several nodes may share tables, one batch after the other.
     """
 
     def __init__(
@@ -55,13 +56,15 @@ class StreamDecoder:
         broker: str,
         grants: Grants,
         *,
+        node: str = "",
         counters: Counters | None = None,
         ours: Callable[[Actor], bool] = lambda _actor: False,
         started_ns: int = 0,
     ) -> None:
-        """`ours` tells our own connection's channels; `started_ns`: the time of notices before any event's time."""
+        """`node` is for notices; `ours` tells our own link's channels; `started_ns`: the time before any event's."""
         self.tables = tables
         self.broker = broker
+        self.node = node
         self.counters = Counters() if counters is None else counters
         self.notes: dict[str, str] = {}
         """What the plugin last said of each code."""
@@ -89,10 +92,6 @@ class StreamDecoder:
     def waiting(self) -> int:
         """How many events are held back because a refusal may still come."""
         return self._reconciler.waiting
-
-    def notice(self, notice: Notice) -> None:
-        """Hand something on with the next batch."""
-        self._notices.append(notice)
 
     def decode(self, bodies: Iterable[bytes]) -> Iterator[EventBatch]:
         """Yield the batches that messages make; be done with each before taking the next, and exhaust it.
@@ -129,11 +128,11 @@ class StreamDecoder:
         if self._notices:
             yield self._finish([])
 
-    def gap(self, time_ns: int, scope: str, why: str) -> Iterator[EventBatch]:
-        """Something was not seen, and nobody counted how much; yield what was held back, and say so."""
-        yield from self._unsure()
-        self.counters.gaps += 1
-        self._notices.append(Notice(LOST, time_ns, self.broker, scope=scope, evidence={"why": why}))
+    def unsure(self) -> Iterator[EventBatch]:
+        """Yield what was held back: something may be missing, so until the next epoch nothing that rests on what did
+        not come is exact."""
+        yield from self.settle(everything=True)
+        self._reconciler.sure = False
 
     # Sequence ------------------------------------------------------------------------------------------------------
 
@@ -146,8 +145,8 @@ class StreamDecoder:
         if self._boot is not None:
             yield from self.settle(everything=True)
             self._count_source()
-            evidence: dict[str, str | int | float] = {"batches_before": self._number}
-            self._notices.append(Notice(RESTARTED, self.time_ns, self.broker, evidence=evidence))
+            evidence: dict[str, str | int | float] = {"node": self.node, "batches_before": self._number}
+            self._notices.append(Notice(RESTARTED, self.time_ns, self.broker, scope=self.node, evidence=evidence))
             self._names, self._reconciler = self._start()
         self._boot, self._epoch, self.joined = batch.boot, batch.epoch, False
         self._dropped, self._ahead = batch.dropped, 0
@@ -162,7 +161,7 @@ class StreamDecoder:
             skipped, dropped = max(0, skipped), max(0, dropped)
         self._dropped = max(self._dropped, batch.dropped)
         if dropped or between or skipped:
-            yield from self._unsure()
+            yield from self.unsure()
         if dropped:
             self._lost(dropped, "plugin", "the plugin's buffer was full")
         # The plugin may count a drop one batch before the events' numbers show it.
@@ -171,11 +170,6 @@ class StreamDecoder:
         self._ahead -= explained
         if skipped > explained:
             self._lost(skipped - explained, "queue", "our queue at the broker was full: we read too slowly")
-
-    def _unsure(self) -> Iterator[EventBatch]:
-        """Until the next epoch, nothing that rests on what did not come is exact."""
-        yield from self.settle(everything=True)
-        self._reconciler.sure = False
 
     def _lost(self, count: int, scope: str, why: str) -> None:
         self.counters.lost += count
@@ -202,7 +196,7 @@ class StreamDecoder:
         if too_many:
             self._undecodable("record", too_many, "more names in an epoch than we keep")
         for note in batch.notes:
-            self.notes[note.code[:64]] = note.detail
+            self._note(note)
         rows = self._rows(batch)
         for change in batch.changes:
             number = self._next_change = self._next_change + 1
@@ -210,6 +204,12 @@ class StreamDecoder:
             at = int(np.searchsorted(rows["time_us"], change.time_us))
             rows = np.concatenate([rows[:at], other_row(change.time_us, number), rows[at:]])
         self._reconciler.add(rows)
+
+    def _note(self, note: Note) -> None:
+        if len(self.notes) < _MOST_NOTES or note.code in self.notes:
+            self.notes[note.code] = note.detail
+        if note.code == "overflow" and note.detail.isdecimal() and note.detail.isascii():
+            self._lost(int(note.detail[:12]), "broker-events", "connections, failed logins or changes came too fast")
 
     def _rows(self, batch: WireBatch) -> Rows:
         actor, resource, known = self._names.resolve(batch.events)

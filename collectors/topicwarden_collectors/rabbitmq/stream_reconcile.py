@@ -225,6 +225,7 @@ class Reconciler:
             # Further keys of the publish that the channel is closed for.
             actor = int(view.actor[start])
             while start < fresh <= end and view.head[fresh] == view.head[fresh - 1] and self._closing[actor] == 1:
+                _fail(view.rows, view.order[fresh])
                 fresh += 1
             self._close(view, actor, fresh, end)
 
@@ -249,10 +250,11 @@ class Reconciler:
                 continue
             end = int(view.ends[np.searchsorted(view.ends, place)])
             if row["wire"] == layout.NO_EXCHANGE:
-                if row["action"] in (layout.PUBLISH, layout.SUBSCRIBE) and self._channel_of(int(row["actor"])):
-                    after = place + 1
-                    while after <= end and view.head[after] == view.head[place]:
-                        after += 1
+                after = place + 1
+                while after <= end and view.head[after] == view.head[place]:
+                    _fail(view.rows, view.order[after])
+                    after += 1
+                if self._channel_of(int(row["actor"])):
                     self._close(view, int(row["actor"]), after, end)
                 continue
             self._refuse(view, place, end)
@@ -332,6 +334,15 @@ class Reconciler:
         # Of several rows of one actor the last one stays.
         self._last[heads["actor"]] = heads
         return rows
+
+
+def _fail(rows: Rows, row: np.intp) -> None:
+    """Let a row share the fate of the operation it belongs to, which found no exchange."""
+    rows["wire"][row], rows["outcome"][row], rows["certainty"][row] = (
+        layout.NO_EXCHANGE,
+        Outcome.DENIED,
+        Certainty.INFERRED,
+    )
 
 
 def _continues(rows: Rows) -> Flags:
