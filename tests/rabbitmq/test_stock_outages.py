@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pika
 import pytest
+from pika.exceptions import AMQPError
 
 from tests.brokers import wait_for
 from tests.rabbitmq.stock_record import CLOCK_NS, CONFIG, started
@@ -103,6 +104,40 @@ def test_a_node_that_dies_and_comes_back_is_followed(node: Node, tmp_path: Path)
         publish(node, "x")
         watch.wait(lambda: watch.of("bob", "connect"), "a client after it")
         assert watch.collector.counters.gaps == 1
+
+
+def test_a_policy_that_makes_our_queue_drop_messages_is_told_with_its_author(node: Node, tmp_path: Path) -> None:
+    with watching(collector(node, tmp_path)) as watch:
+        policy = {"pattern": ".*", "definition": {"max-length": 1}, "apply-to": "queues"}
+        node.api("PUT", "/policies/%2F/blinding", policy)
+        try:
+            watch.wait(lambda: watch.told("TW908", "queue /"), "the notice")
+        finally:
+            node.api("DELETE", "/policies/%2F/blinding")
+        notice = watch.told("TW908", "queue /")[0]
+        assert notice.witness == "user 'operator' set a policy on our queue: max-length"
+
+
+def test_an_event_exchange_that_is_disabled_under_us_is_told_and_the_rest_goes_on(node: Node, tmp_path: Path) -> None:
+    """The exchange goes with our binding, and nothing but its last event says so (3.10.8)."""
+    with watching(collector(node, tmp_path)) as watch:
+        node.script("rabbitmq-plugins", "disable", "rabbitmq_event_exchange")
+        try:
+            watch.wait(lambda: watch.told("TW908", "amq.rabbitmq.event"), "the notice")
+            spots = watch.collector.blind_spots
+            watch.wait(lambda: any("amq.rabbitmq.event is not read" in spot.what for spot in spots()), "a blind spot")
+            watch.wait(lambda: _refused(node) and watch.of("bob", "authenticate"), "what the log says of a login")
+            (row, *_) = watch.of("bob", "authenticate")
+            assert (row["outcome"], row["client"]["identity"]) == ("denied", "claimed")
+            assert "port" in row["client"]
+        finally:
+            node.script("rabbitmq-plugins", "enable", "rabbitmq_event_exchange")
+
+
+def _refused(node: Node) -> bool:
+    with contextlib.suppress(AMQPError):
+        pika.BlockingConnection(pika.URLParameters(node.url("bob", VHOST, "wrong")))
+    return True
 
 
 def test_a_firehose_silent_after_an_outage_is_told_of() -> None:

@@ -26,6 +26,8 @@ _WAIT_S: Final = 0.1
 _LISTED_AFTER_S: Final = 7.0
 """When a connection is in the management API's list: RabbitMQ 3.10.8 adds it up to 5 s later (its
 `collect_statistics_interval`), as seen by connecting and asking."""
+_FIRST_PAUSE_S: Final = 0.5
+_LAST_PAUSE_S: Final = 5.0
 _WAITING: Final = 200_000
 """Most messages that wait in one of our queues at the broker."""
 _WAITING_BYTES: Final = 256 * 1024 * 1024
@@ -83,7 +85,7 @@ class StockCollector:
         if self._is_closing():
             return
         decoder = self._decoder
-        self._link = link = AmqpLink(self._address, self._subscriptions(), clock=self._clock)
+        self._link = link = self._new_link()
         try:
             await self._unless_closed(link.open())
             first = True
@@ -102,6 +104,9 @@ class StockCollector:
                 decoder.pass_time(self._clock())
                 for batch in self._take():
                     yield batch
+                if decoder.take_unbound():
+                    await link.close()
+                    link = await self._reopened()
             decoder.feed(await link.take(0, limit=_WAITING), self._clock())
             decoder.finish()
             for batch in self._take():
@@ -127,6 +132,24 @@ class StockCollector:
             if not working.done():
                 working.cancel()
                 await asyncio.gather(working, return_exceptions=True)
+
+    def _new_link(self) -> AmqpLink:
+        return AmqpLink(self._address, self._subscriptions(), clock=self._clock)
+
+    async def _reopened(self) -> AmqpLink:
+        """Return a link with new queues; tries until it works or we are closed."""
+        pause = _FIRST_PAUSE_S
+        while True:
+            self._link = link = self._new_link()
+            try:
+                await self._unless_closed(link.open())
+            except ObservationError:
+                await self._unless_closed(asyncio.sleep(pause))
+                pause = min(2 * pause, _LAST_PAUSE_S)
+            else:
+                return link
+            if self._is_closing():
+                return link
 
     def _is_closing(self) -> bool:
         return self._closed.is_set()

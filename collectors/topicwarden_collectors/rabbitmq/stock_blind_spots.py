@@ -58,7 +58,11 @@ def blind_spots(sight: Sight) -> Sequence[BlindSpot]:
         *_clients(sight),
         BlindSpot("passive declares, purges and basic.get on queues leave no event unless they are refused", _PLUGIN),
         BlindSpot("logins to the management API are not told by the event exchange", None),
-        BlindSpot("messages lost by our own queue at the broker when it is full cannot be counted", _PLUGIN),
+        BlindSpot(
+            "messages that our queue at the broker dropped because it was full, or for a policy with max-length or "
+            "message-ttl, cannot be counted",
+            "exclude ^amq\\.gen- from the patterns of such policies; " + _PLUGIN,
+        ),
     ]
 
 

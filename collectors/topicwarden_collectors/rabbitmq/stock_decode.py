@@ -118,6 +118,16 @@ class StockDecoder:
             elif state.off is None:
                 self._off(vhost, "the management API says so")
 
+    def take_unbound(self) -> bool:
+        """Return whether our queues lost their bindings without a word since the last call: then subscribe anew."""
+        gone, self.events.switched_off = self.events.switched_off, False
+        if gone:
+            self.sight.events = "its plugin was disabled while we looked"
+            self.log.has_events = False
+            self._forget()
+            self.sink.gap("subscriptions", "we subscribe anew: the event exchange was taken away with our binding")
+        return gone
+
     def _delivery(self, delivery: Delivery, now_ns: int) -> None:
         exchange = delivery.subscription.exchange
         origin = origin_of_forgery(delivery, exchange)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -34,6 +35,9 @@ T = TypeVar("T")
 
 AUDIT_EXCHANGES: Final = ("amq.rabbitmq.trace", "amq.rabbitmq.event", "amq.rabbitmq.log")
 GATEWAYS: Final = "clients of MQTT or STOMP that connected before we looked"
+_PLUGIN: Final = "rabbitmq_event_exchange"
+_LIMITS: Final = frozenset({"max-length", "max-length-bytes", "message-ttl", "expires"})
+"""What in a policy makes a queue drop messages."""
 _LOGINS: Final = 4096
 _NODES: Final = 64
 _GRANT_EVENTS: Final = ("user.", "permission.", "topic.permission.", "vhost.", "policy.", "parameter.")
@@ -61,6 +65,8 @@ class EventSteps:
         """Virtual hosts whose firehose we read."""
         self.own: frozenset[str] = frozenset()
         """Names of our own connections: our coming and going is not the broker's clients' doing."""
+        self.switched_off = False
+        """Whether the event exchange was taken away, so that nothing will come from our queue any more."""
         self.logins: deque[Login] = deque(maxlen=_LOGINS)
         """Gateways' logins of the last moment."""
         self.logged_in: dict[str, Authenticated] = {}
@@ -127,7 +133,11 @@ class EventSteps:
                 else:
                     self._declared(fact)
             case _:
-                if event.startswith(_GRANT_EVENTS):
+                if event == "plugins.changed":
+                    self._plugins_changed(fact.time_ns, headers)
+                elif event == "queue.policy.updated":
+                    self._policy_updated(fact.time_ns, headers)
+                elif event.startswith(_GRANT_EVENTS):
                     pairs = pairs_of(headers)
                     if event == "user.created" and pairs.get("name") == INTERNAL:
                         self._internal_is_a_user = True
@@ -311,6 +321,31 @@ class EventSteps:
         client = client or connections.only_user(fact.by, fact.vhost)
         self.sink.add(fact.time_ns, Action.CONFIGURE, client, naming.configured(fact.kind, fact.name))
         return True
+
+    def _plugins_changed(self, time_ns: int, headers: Headers) -> None:
+        """The last event there is before the event exchange goes (3.10.8); our queue stays, bound to nothing."""
+        disabled = (headers or {}).get("disabled")
+        if isinstance(disabled, list) and _PLUGIN in disabled:
+            self.switched_off = True
+            evidence: dict[str, str | int | float] = {"what": f"the plugin {_PLUGIN}"}
+            self.sink.notice(SWITCHED_OFF, "amq.rabbitmq.event", time_ns=time_ns, evidence=evidence)
+
+    def _policy_updated(self, time_ns: int, headers: Headers) -> None:
+        """A policy can bound a queue of ours tighter than we do, and the broker then drops from it."""
+        pairs, definition = pairs_of(headers), (headers or {}).get("definition")
+        if pairs.get("name") not in self._own_queues or not isinstance(definition, Mapping):
+            return
+        limits = sorted(_LIMITS & set(definition))
+        if limits:
+            by, vhost = pairs.get("user_who_performed_action"), pairs.get("vhost")
+            self.sink.notice(
+                SWITCHED_OFF,
+                f"queue {vhost}",
+                time_ns=time_ns,
+                witness=f"user {by!r} set a policy on our queue: {', '.join(limits)}",
+                client=self.sink.connections.only_user(by, vhost),
+                evidence={"what": f"keeping of messages in our queue in {vhost}"},
+            )
 
     def _is_internal(self, by: str | None) -> bool:
         """Whether the broker did it by itself, as a consequence of something else."""
