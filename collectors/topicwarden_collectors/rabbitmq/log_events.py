@@ -120,13 +120,20 @@ class LogEvents:
         return self.lossy and any(name is not None and "\n" in name for name in names)
 
     def _login_refused(self, fact: LoginRefused) -> None:
+        if fact.reason == "limit" or (fact.protocol == "http" and fact.reason in ("permission", "vhost")):
+            # Logged in; a limit is no refusal of this client, and what it asked of the HTTP API is not told.
+            self._count(f"{fact.protocol} refusals: {fact.reason}")
+            return
         user = None if self._lost(fact.quoted_user) else fact.quoted_user
         vhost = None if self._lost(fact.vhost) else fact.vhost
+        action, identity = Action.AUTHENTICATE, Identity.CLAIMED
+        if fact.reason in ("vhost", "no such vhost"):
+            action = Action.CONNECT
+            if fact.protocol == "amqp":
+                identity = Identity.VERIFIED  # AMQP asks for the virtual host after the login
         client = self._client(fact.connection, None, None, fact.protocol)
-        # Nobody checked it: it is what the client called itself.
-        identity = Identity.UNKNOWN if user is None else Identity.CLAIMED
-        client = replace(client, user=user, vhost=vhost, identity=identity)
-        self._builder.add(fact.time_ns, Action.AUTHENTICATE, client, NO_RESOURCE, Outcome.DENIED, Certainty.EXACT)
+        client = replace(client, user=user, vhost=vhost, identity=Identity.UNKNOWN if user is None else identity)
+        self._builder.add(fact.time_ns, action, client, NO_RESOURCE, Outcome.DENIED, Certainty.EXACT)
 
     def _authenticated(self, fact: UserAuthenticated) -> None:
         client = self._client(fact.connection, fact.quoted_user, fact.vhost, fact.protocol)

@@ -98,7 +98,7 @@ def read_log(path: Path, options: SourceOptions, counters: Counters) -> Iterator
         counters.error("gzip")
         reader.events.gap(reader.time_ns, f"the compressed file is damaged: {error}")
     if splitter.rest:
-        reader.line(splitter.rest)
+        reader.give_up()
     reader.finish()
     if splitter.too_long:
         reader.events.error("line", reader.time_ns, "lines that are too long", splitter.too_long)
@@ -136,6 +136,11 @@ class _Reader:
         # Crash reports are long; what is longer than any refusal is only counted, by its first lines.
         if self._size <= MAX_BODY_BYTES:
             self._lines.append(raw[match.end() :])
+
+    def give_up(self) -> None:
+        """Drop the message whose last line is not finished: cut in a name, it could be read as another one."""
+        self._lines, self._size = [], 0
+        self.events.error("line", self.time_ns, "the last line is not finished")
 
     def finish(self) -> None:
         self._end_message()
@@ -203,7 +208,8 @@ def _chunks(path: Path) -> Iterator[bytes]:
             return
         try:
             with gzip.open(file) as source:
-                while data := source.read(CHUNK):
+                # read1: what was unpacked before the damage is given.
+                while data := source.read1(CHUNK):
                     yield data
         except (OSError, EOFError, zlib.error) as error:
             raise _DamagedError(str(error)) from error

@@ -132,7 +132,7 @@ def channel_error(written: Written, text: str) -> Fact | None:
         written.time_ns,
         written.pid,
         header["connection"],
-        _action(method),
+        _ACTIONS.get(method),
         None if method == "none" else method,
         resource or NO_RESOURCE,
         permission,
@@ -149,7 +149,7 @@ def _explain(form: str, reading: Reading, method: str, spelling: Spelling) -> tu
     stated = reading.get("right", "").rstrip() or None
     match form.partition(",")[0]:
         case "topic":
-            kind = ResourceKind.BINDING if _action(method) in _BINDS else ResourceKind.KEY
+            kind = ResourceKind.BINDING if _ACTIONS.get(method) in _BINDS else ResourceKind.KEY
             return _resource(kind, reading, spelling), "topic", "permission"
         case "resource":
             kind = _kind(reading)
@@ -178,17 +178,22 @@ def _resource(kind: ResourceKind, reading: Reading, spelling: Spelling) -> Resou
     return None if name is None or within is None else Resource(kind, name, within=within)
 
 
-def _action(method: str) -> Action:
-    """Return what an AMQP method does; a bind subscribes to what it binds."""
-    match method:
-        case "basic.publish":
-            return Action.PUBLISH
-        case "basic.consume" | "basic.get" | "queue.bind" | "exchange.bind":
-            return Action.SUBSCRIBE
-        case "basic.cancel" | "queue.unbind" | "exchange.unbind":
-            return Action.UNSUBSCRIBE
-        case _:
-            return Action.CONFIGURE
+_ACTIONS: Final[Mapping[str, Action]] = {
+    "basic.publish": Action.PUBLISH,
+    "basic.consume": Action.SUBSCRIBE,
+    "basic.get": Action.SUBSCRIBE,
+    "queue.bind": Action.SUBSCRIBE,
+    "exchange.bind": Action.SUBSCRIBE,
+    "basic.cancel": Action.UNSUBSCRIBE,
+    "queue.unbind": Action.UNSUBSCRIBE,
+    "exchange.unbind": Action.UNSUBSCRIBE,
+    "queue.declare": Action.CONFIGURE,
+    "queue.delete": Action.CONFIGURE,
+    "queue.purge": Action.CONFIGURE,
+    "exchange.declare": Action.CONFIGURE,
+    "exchange.delete": Action.CONFIGURE,
+}
+"""What AMQP's methods do; a bind subscribes to what it binds."""
 
 
 _PERMISSIONS: Final[Mapping[tuple[str, ResourceKind], str]] = {
