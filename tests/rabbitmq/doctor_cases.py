@@ -64,6 +64,8 @@ class Case:
     fix: bool = False
     """Whether the advice has lines to paste."""
     mode: int = 0o640
+    cured_here: bool = True
+    """Whether the lines change files, and nothing at a node."""
 
     def write(self, folder: Path, chosen: Files) -> Path:
         for name, text in chosen.items():
@@ -131,8 +133,22 @@ CASES: Sequence[Case] = [
         "warning",
         True,
     ),
-    Case("login.anonymous", files(plugins="[rabbitmq_stomp,topicwarden_audit]."), files(), "note", True),
-    Case("login.anonymous", files("stomp.default_user = a\n", "[rabbitmq_stomp]."), files(), "warning", True),
+    Case(
+        "login.anonymous",
+        files(plugins="[rabbitmq_stomp,topicwarden_audit]."),
+        files(),
+        "note",
+        True,
+        cured_here=False,
+    ),
+    Case(
+        "login.anonymous",
+        files("stomp.default_user = a\n", "[rabbitmq_stomp]."),
+        files(),
+        "warning",
+        True,
+        cured_here=False,
+    ),
     Case(
         "login.anonymous",
         conf(NO_ANONYMOUS + "auth_mechanisms.3 = ANONYMOUS\n"),
@@ -210,6 +226,7 @@ CASES: Sequence[Case] = [
         {**files(), **definitions(users=[user("guest")])},
         "warning",
         True,
+        cured_here=False,
     ),
     Case(
         "user.weak-password",

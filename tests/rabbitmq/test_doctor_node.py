@@ -75,6 +75,21 @@ def test_a_minimal_account_learns_what_can_be_seen_and_is_not_blamed(rabbit: Nod
     assert all(advice.check in CHECKS for advice in report.advice)
 
 
+def test_an_account_without_definitions_finds_forgeries_where_it_may_enter(
+    rabbit: Node, vhost: str, tmp_path: Path
+) -> None:
+    rabbit.add_user("doctor-minimal", "p", "monitoring")
+    rabbit.permit("doctor-minimal", vhost, *MINIMAL)
+    where = f"/{vhost}?management=http://127.0.0.1:{rabbit.ports.management}"
+    assert not said(ask(rabbit, tmp_path, "doctor-minimal", "p", where), "stream.forged")
+    rabbit.api("POST", f"/bindings/{vhost}/e/amq.topic/e/amq.rabbitmq.trace", {"routing_key": "publish.x"})
+    with_forgery = ask(rabbit, tmp_path, "doctor-minimal", "p", where)
+    (advice,) = said(with_forgery, "stream.forged")
+    assert advice.level == "problem"
+    assert repr(vhost) in advice.message
+    assert any(spot.what.startswith("users and permissions:") for spot in with_forgery.blind_spots)
+
+
 def test_without_management_it_says_what_it_was_not_told(rabbit: Node, vhost: str, tmp_path: Path) -> None:
     rabbit.add_user("doctor-plain", "p")
     rabbit.permit("doctor-plain", vhost, "", "", "")

@@ -52,8 +52,10 @@ def judge(examination: Examination, address: Address, answers: Answers) -> None:
         check_streams(examination, definitions, ours=who, there=there)
     else:
         check_version(examination, answers.version)
+        if answers.topology is not None:
+            check_streams(examination, answers.topology)
         examination.blind(
-            "users, permissions and bindings"
+            f"users and permissions{'' if answers.topology else ', bindings'}"
             + (f": {answers.refused}" if answers.refused else ": the management API was not asked"),
             "rabbitmqctl export_definitions FILE, then add ?definitions=FILE to the address",
         )

@@ -151,7 +151,8 @@ def _bound(examination: Examination, definitions: Definitions) -> None:
     for binding in [one for one in definitions.bindings if is_stream(one.source)][:_SHOWN]:
         what = "exchange" if binding.to_exchange else "queue"
         examination.say(
-            "warning" if binding.source == TRACE else "note",
+            # A queue that the server named is most likely a reader's, such as our own, and goes with it.
+            "warning" if binding.source == TRACE and not binding.destination.startswith("amq.gen-") else "note",
             "stream.bound",
             f"{binding.source!r} in {binding.vhost!r} flows into the {what} {binding.destination!r} (key"
             f" {binding.key!r}): whoever reads that gets all of it, and a queue grows while nobody does",
