@@ -101,3 +101,9 @@ def test_an_everyday_log_leaves_no_doubt(told: tuple[Stage, list[Fact]], request
     }
     peers = {fact.protocol for fact in facts if isinstance(fact, LoginRefused) and fact.connection is None}
     assert peers == {"http"}
+
+
+def test_with_the_log_exchange_alone_configured_a_node_writes_no_log_file(rabbit: Node) -> None:
+    """3.10.8: `log.exchange = true` takes the place of the log file, unless `log.file` is set, too."""
+    assert "log.file" not in (rabbit.folder / "rabbitmq.conf").read_text()
+    assert not rabbit.log.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,13 @@ def test_a_hostile_text_log_says_nothing_that_the_json_log_does_not() -> None:
     # Names with line feeds are not whole in text, so a login is told without the user's name; no more than that.
     assert {row["action"] for row in only_text} <= {"authenticate", "connect", "subscribe"}
     assert all("user" not in row["client"] for row in only_text)
+
+
+def test_no_name_can_begin_a_line_of_a_text_log() -> None:
+    """The node puts time, level and process before the lines that names make, too; so they are no messages."""
+    own = re.compile(rb"2026-[0-9: .-]{21}\+00:00 \[[a-z]+\] <0\.\d+\.0> ")
+    assert any(b"<0.1.0> Channel error on connection <0.2.0> (10.0.0.1" in line for line in HOSTILE_LINES)
+    assert all(own.match(line) and b"<0.1.0>" not in line[:60] for line in HOSTILE_LINES if line)
 
 
 @pytest.mark.parametrize("path", LOGS, ids=lambda path: str(path.name))
