@@ -41,7 +41,7 @@ rabbitmq_on_host() {
       RABBITMQ_DIST_PORT: "$distribution_port"
       ERL_EPMD_PORT: "$epmd_port"
     volumes: ["$work/rabbitmq.conf:/etc/rabbitmq/rabbitmq.conf:ro"]
-  topicwarden:
+  $(watcher_of rabbitmq):
     network_mode: host
     networks: !reset null
 CONF
@@ -91,40 +91,60 @@ amqp_publish() { # user, exchange, key, message
     amqp amqp-publish "$1" plant --exchange="$2" --routing-key="$3" --body="$4"
 }
 
-prove_confined() { # services
-    local service
-    [ "$(inside topicwarden id -u)" = 1884 ] || failed "topicwarden is not root"
-    ! inside topicwarden sh -c ': > /opt/topicwarden/x' 2>/dev/null || failed "topicwarden's file system is read-only"
-    for service in "$@" topicwarden; do
+# topicwarden's container and the broker's have no privilege and nothing to write to.
+prove_confined() { # broker
+    local watcher service
+    watcher=$(watcher_of "$1")
+    [ "$(inside "$watcher" id -u)" = 1884 ] || failed "topicwarden is not root"
+    ! inside "$watcher" sh -c ': > /opt/topicwarden/x' 2>/dev/null || failed "topicwarden's file system is read-only"
+    for service in "$1" "$watcher"; do
         [ "$(inside "$service" id -u)" != 0 ] || failed "$service is not root"
+        ! inside "$service" sh -c ': > /usr/x' 2>/dev/null || failed "$service's file system is read-only"
         inside "$service" grep -q '^CapEff:[[:space:]]*0*$' /proc/self/status || failed "$service has no capability"
         inside "$service" grep -q '^NoNewPrivs:[[:space:]]*1$' /proc/self/status || failed "$service can gain none"
     done
 }
 
 prove_mosquitto_findings() {
+    wait_for 60 "Mosquitto" mqtt_publish sensor-1 plant/a/sensor-1/telemetry 20.0
+    wait_for 60 "topicwarden" watching mosquitto
     mqtt_publish sensor-1 plant/a/sensor-1/telemetry 21.5 || failed "the broker takes what policy and acl allow"
     mqtt_publish sensor-1 plant/b/pump-7/command open || failed "the broker takes what the acl allows and the policy does not"
     mqtt_publish sensor-2 office/door open || true
     grep -q -i 'not authori[sz]ed' "$work/published" || failed "the broker refuses what the acl does not allow"
-    wait_for 30 "the finding" found '"TW201"' sensor-1 plant/b/pump-7/command || failed "the deviation was found"
+    wait_for 30 "the finding" found mosquitto '"TW201"' sensor-1 plant/b/pump-7/command || failed "the deviation was found"
     proved "a publish Mosquitto granted and the policy does not intend is reported (TW201)"
     # One refusal is no finding (TW301 has a threshold), thirty are.
     inside mosquitto sh -c "seq 30 | mosquitto_pub -h 127.0.0.1 -p $mqtt_port -u sensor-2 -P '$(password_of sensor-2)' -l -t office/door" ||
         failed "thirty more publishes are sent"
-    wait_for 30 "the refusals" found '"TW301"' sensor-2 office/door || failed "the refused publishes were reported"
+    wait_for 30 "the refusals" found mosquitto '"TW301"' sensor-2 office/door || failed "the refused publishes were reported"
     proved "publishes Mosquitto refuses again and again are reported (TW301)"
+    ! found mosquitto plant/a/sensor-1/telemetry || failed "nothing is said of what the policy intends"
+    proved "what the policy intends at Mosquitto is not reported"
+}
+
+prove_mosquitto_confined() {
+    local watcher
+    watcher=$(watcher_of mosquitto)
+    prove_confined mosquitto
+    ! inside "$watcher" sh -c ': > /run/topicwarden/x' 2>/dev/null || failed "topicwarden cannot write to the ring's folder"
+    ! inside "$watcher" sh -c ': >> /run/topicwarden/mosquitto.ring' 2>/dev/null || failed "nor to the ring"
+    inside "$watcher" sh -c '! tail -n +3 /proc/net/dev | grep -v "^ *lo:"' || failed "topicwarden has no network"
+    inside "$watcher" grep -q ' /run/topicwarden tmpfs ro,' /proc/mounts || failed "the ring is memory, mounted read-only"
+    proved "topicwarden can read the ring and nothing else: no root, no capability, no network, no writable file system"
 }
 
 # What was published before topicwarden had its queue at the node, nobody sees: so it is published again.
 deviate() {
     amqp_publish press-1 orders line1.press-2.order 40 ||
         failed "the node takes what its permissions allow and the policy does not"
-    found '"TW201"' press-1 orders line1.press-2.order
+    found rabbitmq '"TW201"' press-1 orders line1.press-2.order
 }
 
 prove_rabbitmq_findings() {
     local attempt
+    wait_for 120 "RabbitMQ" amqp_publish press-1 readings line1.press-1.telemetry 20.0
+    wait_for 60 "topicwarden" watching rabbitmq
     wait_for 60 "the finding" deviate || failed "the deviation was found"
     proved "a publish RabbitMQ granted and the policy does not intend is reported (TW201)"
     amqp_publish press-1 readings line1.press-1.telemetry 21.5 || failed "the node takes what policy and permissions allow"
@@ -135,57 +155,48 @@ prove_rabbitmq_findings() {
     # Not -q: with pipefail, an engine that is cut short would be the failure.
     logs rabbitmq | grep "access to exchange 'orders' in vhost 'plant' refused for user 'press-2'" >/dev/null ||
         failed "the node refuses what its permissions do not allow"
-    wait_for 30 "the refusals" found '"TW301"' press-2 || failed "the refused publishes were reported"
+    wait_for 30 "the refusals" found rabbitmq '"TW301"' press-2 || failed "the refused publishes were reported"
     proved "publishes RabbitMQ refuses again and again are reported (TW301)"
-    ! found line1.press-1.telemetry || failed "nothing is said of what the policy intends"
-    ! found '"finding"' historian || failed "nothing is said of who does what the policy intends"
+    ! found rabbitmq line1.press-1.telemetry || failed "nothing is said of what the policy intends"
+    ! found rabbitmq '"finding"' historian || failed "nothing is said of who does what the policy intends"
     proved "what the policy intends at RabbitMQ is not reported"
-    ! amqp amqp-publish auditor plant --exchange=readings --routing-key=x --body=x || failed "topicwarden's account cannot enter the plant's virtual host"
-    ! amqp amqp-declare-queue auditor / --queue=x || failed "topicwarden's account can declare nothing but its own queue"
-    proved "topicwarden's account may read what the plugin publishes and nothing else"
 }
 
-prove_mosquitto() {
-    wait_for 60 "the broker" mqtt_publish sensor-1 plant/a/sensor-1/telemetry 20.0
-    wait_for 60 "topicwarden" watching mosquitto
-    prove_mosquitto_findings
-    ! found plant/a/sensor-1/telemetry || failed "nothing is said of what the policy intends"
-    proved "what the policy intends is not reported"
-    prove_confined mosquitto
-    ! inside topicwarden sh -c ': > /run/topicwarden/x' 2>/dev/null || failed "topicwarden cannot write to the ring's folder"
-    ! inside topicwarden sh -c ': >> /run/topicwarden/mosquitto.ring' 2>/dev/null || failed "nor to the ring"
-    inside topicwarden sh -c '! tail -n +3 /proc/net/dev | grep -v "^ *lo:"' || failed "topicwarden has no network"
-    inside topicwarden grep -q ' /run/topicwarden tmpfs ro,' /proc/mounts || failed "the ring is memory, mounted read-only"
-    proved "topicwarden can read the ring and nothing else: no root, no capability, no network, no writable file system"
-}
-
-prove_rabbitmq() {
-    wait_for 120 "the broker" amqp_publish press-1 readings line1.press-1.telemetry 20.0
-    wait_for 60 "topicwarden" watching rabbitmq
-    prove_rabbitmq_findings
+prove_rabbitmq_confined() {
     prove_confined rabbitmq
+    ! amqp amqp-publish auditor plant --exchange=readings --routing-key=x --body=x ||
+        failed "topicwarden's account cannot enter the plant's virtual host"
+    ! amqp amqp-declare-queue auditor / --queue=x || failed "it can declare nothing but a queue the node names"
+    proved "topicwarden's account may read what the plugin publishes and nothing else"
     if [ -z "$on_host" ]; then
         # A default route's destination is 00000000.
-        inside topicwarden sh -c '! grep -q "	00000000	" /proc/net/route' || failed "topicwarden's network leads nowhere"
-        proved "topicwarden reaches the broker and nothing else: no root, no capability, no way out, no writable file system"
+        inside "$(watcher_of rabbitmq)" sh -c '! grep -q "	00000000	" /proc/net/route' ||
+            failed "topicwarden's network leads nowhere else"
+        proved "topicwarden reaches the node and nothing else: no root, no capability, no way out, no writable file system"
     else
         proved "topicwarden has no root, no capability, no writable file system (its network is the host's on this machine)"
     fi
 }
 
+prove_mosquitto() {
+    prove_mosquitto_findings
+    prove_mosquitto_confined
+}
+
+prove_rabbitmq() {
+    prove_rabbitmq_findings
+    prove_rabbitmq_confined
+}
+
 prove_all() {
-    wait_for 60 "Mosquitto" mqtt_publish sensor-1 plant/a/sensor-1/telemetry 20.0
-    wait_for 120 "RabbitMQ" amqp_publish press-1 readings line1.press-1.telemetry 20.0
-    wait_for 60 "topicwarden at the ring" watching mosquitto.ring
-    wait_for 60 "topicwarden at RabbitMQ" watching amqp://
     prove_mosquitto_findings
     prove_rabbitmq_findings
     rabbitmq_mqtt_publish sensor-1 plant/a/sensor-1/telemetry 21.5 || failed "RabbitMQ takes a sensor's telemetry by MQTT"
     rabbitmq_mqtt_publish sensor-1 plant/c/pump-9/command open || failed "and, by its permissions, another's command"
-    wait_for 30 "the finding" found '"TW201"' sensor-1 plant/c/pump-9/command || failed "the same rule judges MQTT at RabbitMQ"
-    ! found plant/a/sensor-1/telemetry || failed "nothing is said of what the policy intends, at either broker"
+    wait_for 30 "the finding" found rabbitmq '"TW201"' sensor-1 plant/c/pump-9/command ||
+        failed "the rule that judges MQTT at Mosquitto judges it at RabbitMQ"
+    ! found rabbitmq plant/a/sensor-1/telemetry || failed "nothing is said of a sensor's telemetry at RabbitMQ"
     proved "one rule for MQTT topics judges the sensors of both brokers (TW201)"
-    prove_confined mosquitto rabbitmq
-    ! inside topicwarden sh -c ': >> /run/topicwarden/mosquitto.ring' 2>/dev/null || failed "topicwarden cannot write to the ring"
-    proved "topicwarden has no root, no capability, no writable file system"
+    prove_mosquitto_confined
+    prove_rabbitmq_confined
 }
