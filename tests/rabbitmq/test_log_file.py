@@ -14,7 +14,7 @@ from tests.rabbitmq.log_rendering import CONNECTION
 from tests.rabbitmq.logs.record import FOLDER
 from topicwarden.errors import ObservationError
 from topicwarden.sources import Counters, SourceOptions
-from topicwarden_collectors.rabbitmq.log_file import about, looks_like_log, read_log
+from topicwarden_collectors.rabbitmq.log_file import about_log, looks_like_log, read_log
 
 STAMP = "2026-11-23 12:00:00.000001+00:00 [error] <0.7.0> "
 ACCESS = "operation basic.get caused a channel exception access_refused: access to queue 'q"
@@ -85,6 +85,7 @@ def test_packed_is_the_same_as_plain(tmp_path: Path) -> None:
     path = tmp_path / "everyday.log.1.gz"
     path.write_bytes(gzip.compress((FOLDER / "everyday.log").read_bytes()))
     assert read(path) == read(FOLDER / "everyday.log")
+    assert looks_like_log(path.read_bytes()[:4096])
 
 
 def test_a_damaged_packed_file_gives_what_it_has_and_says_so(tmp_path: Path) -> None:
@@ -132,7 +133,18 @@ def test_a_restart_is_noticed_and_ends_what_was_known_of_connections(tmp_path: P
     assert [row.get("notice") for row in rows] == [None, "TW906"]
 
 
-@pytest.mark.parametrize("head", [b"", b"\n", b"{}\n", b'{"time":1,"msg":"x"}\n', b"1700000000: mosquitto version 2\n"])
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"",
+        b"\n",
+        b"{}\n",
+        b'{"time":1,"msg":"x"}\n',
+        b"1700000000: mosquitto version 2\n",
+        b"\x1f\x8b\x08xx",
+        gzip.compress(b"1700000000: mosquitto version 2\n"),
+    ],
+)
 def test_other_files_are_not_taken_for_a_log(head: bytes) -> None:
     assert not looks_like_log(head)
 
@@ -152,7 +164,7 @@ def test_a_pipe_in_the_logs_place_does_not_hang_us(tmp_path: Path) -> None:
 
 
 def test_the_node_names_the_broker_and_blind_spots_are_stated() -> None:
-    told = about(Path("/var/log/rabbitmq/rabbit@host.log"), SourceOptions())
+    told = about_log(Path("/var/log/rabbitmq/rabbit@host.log"), SourceOptions())
     assert told.broker == "rabbit@host"
     assert told.blind_spots
     assert all(spot.what and not spot.what.endswith(".") for spot in told.blind_spots)

@@ -263,7 +263,8 @@ def test_a_message_that_says_nothing_to_us_gives_nothing() -> None:
 def test_an_explanation_about_somebody_else_than_its_own_beginning_names_nothing(vhost: str, user: str) -> None:
     fact = one(
         f"Channel error on connection {PID} ({CONNECTION}, vhost: 'v', user: 'u'), channel 1:\n"
-        f"operation basic.get caused a channel exception access_refused: access to queue 'q' in vhost '{vhost}' refused for user '{user}'"
+        f"operation basic.get caused a channel exception access_refused: access to queue 'q' in vhost '{vhost}'"
+        f" refused for user '{user}'"
     )
     assert isinstance(fact, Refused)
     assert (fact.resource, fact.reason) == (NO_RESOURCE, "other")

@@ -61,7 +61,12 @@ LOG_BLIND_SPOTS: Final = (
 
 
 def looks_like_log(head: bytes) -> bool:
-    """Whether a file that begins with these bytes is a log of RabbitMQ's: lines of its own format, or JSON ones."""
+    """Whether a file that begins with these bytes is a log of RabbitMQ's, packed or plain: its own lines, or JSON."""
+    if head.startswith(GZIP_MAGIC):
+        try:
+            head = zlib.decompressobj(wbits=31).decompress(head, CHUNK)
+        except zlib.error:
+            return False
     lines = head.split(b"\n")[:-1] or [head]
     if _LINE.match(lines[0]) is not None or _BEFORE_3_9.match(lines[0]) is not None:
         return True
@@ -76,7 +81,7 @@ def broker_name(path: Path) -> str:
     return path.name.partition(".log")[0] or path.name
 
 
-def about(path: Path, options: SourceOptions) -> FileAbout:
+def about_log(path: Path, options: SourceOptions) -> FileAbout:
     """Say what a log can and cannot show."""
     return FileAbout(f"RabbitMQ log {path}", options.broker or broker_name(path), LOG_BLIND_SPOTS)
 
