@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
@@ -47,6 +47,8 @@ class Observed:
     gaps: int = 0
     unresolved: int = 0
     undecodable: int = 0
+    notices: dict[str, int] = field(default_factory=dict)
+    """What the collector said of its own observing, by code of the finding it becomes."""
     cpu_s: float = 0.0
 
 
@@ -70,6 +72,8 @@ async def _observe(source: str, password_file: Path, seen: Any, control: Connect
         publishes = int(batch.count[batch.action == Action.PUBLISH].sum(dtype=np.int64))
         observed.publishes += publishes
         seen.value += publishes
+        for notice in batch.notices:
+            observed.notices[notice.code] = observed.notices.get(notice.code, 0) + notice.count
     observed.cpu_s = time.process_time() - started
     counters = collector.counters
     observed.events, observed.lost, observed.gaps = counters.events, counters.lost, counters.gaps
@@ -81,6 +85,7 @@ async def _observe(source: str, password_file: Path, seen: Any, control: Connect
 class Collecting:
     """A collector at work."""
 
+    process: Any
     seen: Any
     observed: Observed
 
@@ -105,7 +110,7 @@ def collecting(node: Node, parameters: str) -> Iterator[Collecting]:
     process = spawn.Process(target=observe, args=(source, password_file, seen, theirs))
     process.start()
     theirs.close()  # so that a collector that dies is an error here and not an endless wait
-    running = Collecting(seen, Observed())
+    running = Collecting(process, seen, Observed())
     try:
         ours.recv()
         yield running
@@ -121,7 +126,7 @@ def publish_until_seen(load: Load, node: Node, running: Collecting) -> int:
     sent = 0
     deadline = time.monotonic() + 60
     while not running.seen.value:
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline or not running.process.is_alive():
             raise SystemExit("the collector sees nothing")
         sent += load.publish(node, KEY, SIZE, 1)[0]
         time.sleep(0.3)
@@ -143,7 +148,8 @@ def measure(load: Load, node: Node, title: str, parameters: str, seconds: float)
     exact = "every one" if seen == sent else f"{sent - seen:,} FEWER"
     print(
         f"{title}: {sent:,} published in {taken:.0f} s, {sent / taken:,.0f} a second; {seen:,} observed: {exact}"
-        f" (told lost {got.lost:,} in {got.gaps} gaps, unresolved {got.unresolved}, undecodable {got.undecodable})"
+        f" (told: lost {got.lost:,} in {got.gaps} gaps, unresolved {got.unresolved}, undecodable {got.undecodable},"
+        f" notices {got.notices or 'none'})"
     )
     print(
         f"  one core takes {got.events / got.cpu_s:,.0f} events a second ({got.cpu_s / got.events * 1e6:.2f} us each)"
