@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -33,7 +34,7 @@ class MosquittoBroker:
         """Whether the source is a ring, a Mosquitto log or configuration, or an MQTT address."""
         if source.startswith(("ring:", "log:", "mqtt://", "mqtts://")) or source.endswith((".ring", "mosquitto.conf")):
             return True
-        return head.startswith((RING_MAGIC, GZIP_MAGIC)) or _looks_like_log(head) or _looks_like_conf(source, head)
+        return head.startswith(RING_MAGIC) or _looks_like_log(_unpacked(head)) or _looks_like_conf(source, head)
 
     def watch(self, source: str, options: SourceOptions) -> Collector:
         """Build the collector the source asks for; a path with no prefix is told by its content."""
@@ -87,6 +88,16 @@ def _is_ring(source: str) -> bool:
             return file.read(len(RING_MAGIC)) == RING_MAGIC
     except OSError:
         return os.fspath(source).endswith(".ring")
+
+
+def _unpacked(head: bytes) -> bytes:
+    """Return what a file's beginning holds when it is gzipped, else the beginning itself."""
+    if not head.startswith(GZIP_MAGIC):
+        return head
+    try:
+        return zlib.decompressobj(wbits=31).decompress(head, 65536)
+    except zlib.error:
+        return b""
 
 
 def _looks_like_conf(source: str, head: bytes) -> bool:

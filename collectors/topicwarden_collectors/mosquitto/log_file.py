@@ -169,7 +169,8 @@ def _unpacked(path: Path, start: int) -> Iterator[bytes]:
             skip = start
             while skip and (data := source.read(min(skip, CHUNK))):
                 skip -= len(data)
-            while data := source.read(CHUNK):
+            # read1: what was unpacked before the damage is given.
+            while data := source.read1(CHUNK):
                 yield data
     except (OSError, EOFError, zlib.error) as error:
         raise DamagedFileError(str(error)) from error
