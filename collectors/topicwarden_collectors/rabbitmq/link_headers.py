@@ -1,9 +1,9 @@
 """Reads AMQP frames so that no header a client makes up can end our connection.
 
 pika 1.4.4 raises from within its reading when a header's value does not fit Python's types: a timestamp past the year
-9999, a float that is no number, tables nested a thousand deep. RabbitMQ 3.10.8 passes all of them on, and repeats a
-message's headers in its firehose: one message would blind whoever reads that. Such a frame is read here instead, with
-None for what has no value in Python.
+9999, tables nested a thousand deep. RabbitMQ 3.10.8 passes them on (of floats only those that are numbers: others end
+the publisher's connection), and repeats a message's headers in its firehose: one message would blind whoever reads
+that. Such a frame is read here instead, with None for what has no value in Python.
 """
 
 from __future__ import annotations
