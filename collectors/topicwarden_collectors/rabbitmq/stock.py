@@ -26,14 +26,15 @@ _WAIT_S: Final = 0.1
 _LISTED_AFTER_S: Final = 7.0
 """When a connection is in the management API's list: RabbitMQ 3.10.8 adds it up to 5 s later (its
 `collect_statistics_interval`), as seen by connecting and asking."""
+_FEW: Final = 64
+_GATHER_S: Final = 0.01
+"""How long messages gather after a few came."""
 _FIRST_PAUSE_S: Final = 0.5
 _LAST_PAUSE_S: Final = 5.0
 _WAITING: Final = 200_000
 """Most messages that wait in one of our queues at the broker."""
 _WAITING_BYTES: Final = 256 * 1024 * 1024
 _LONGEST_LOG: Final = 1 << 20
-_PREFETCH: Final = 2048
-"""Of the firehose: 256, as for the others, reads a third slower (see bench)."""
 
 
 class StockCollector:
@@ -104,6 +105,9 @@ class StockCollector:
                 decoder.pass_time(self._clock())
                 for batch in self._take():
                     yield batch
+                if 0 < len(news) < _FEW:
+                    # A batch for each message would cost several times the messages.
+                    await asyncio.sleep(_GATHER_S)
                 if decoder.take_unbound():
                     await link.close()
                     link = await self._reopened()
@@ -162,7 +166,7 @@ class StockCollector:
             bounded(EVENT_VHOST, EVENTS, optional=True, max_body=0),
             bounded(EVENT_VHOST, LOG, optional=True, max_body=_LONGEST_LOG),
             # The body is the message's own: not a byte of it stays.
-            *(bounded(vhost, TRACE, max_body=0, prefetch=_PREFETCH) for vhost in self._address.firehose),
+            *(bounded(vhost, TRACE, max_body=0) for vhost in self._address.firehose),
         ]
 
     def _is_due(self) -> bool:
