@@ -255,7 +255,8 @@ def test_changes_of_grants_say_who_made_them(node: Node, seen: Watch) -> None:
     seen.wait(lambda: withdrawn in {change.before for change in list(seen.changes)}, "the last change")
     changes = [change for change in seen.changes if change.grantee.user == "stock-carol"]
     assert changes[-1].what == "permission"
-    assert (changes[-1].before, changes[-1].after) == (withdrawn, "")
+    # What is left is not known without definitions: 3.10.8 says the same of a topic permission that is cleared.
+    assert (changes[-1].before, changes[-1].after) == (withdrawn, None)
     assert [change.powers for change in changes if change.what == "tags"][-1] == ("administrator",)
     assert {change.by.user for change in changes if change.by is not None} == {"operator"}
     assert len(seen.of("operator", "grant_change")) >= len(changes)
