@@ -32,7 +32,7 @@ FIRST_ANSWER_S: Final = 15.0
 """How long the first connection may take, all virtual hosts together."""
 _SHORTEST_S: Final = 0.2
 _LONGEST_S: Final = 5.0
-_SCARCE_S: Final = 15.0
+_SCARCE_S: Final = 5.0
 """Between attempts at an exchange that is no longer there: each makes the broker log an error."""
 _OPTIONAL_S: Final = 60.0
 """Between attempts at one that need not be there."""
