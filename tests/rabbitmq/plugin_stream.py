@@ -98,7 +98,9 @@ class Batch:
 
 
 def decode(body: bytes) -> Batch:
-    magic, version, flags, zero, boot, epoch, definitions, number, first, dropped, count, zero2 = HEADER.unpack_from(body)
+    magic, version, flags, zero, boot, epoch, definitions, number, first, dropped, count, zero2 = HEADER.unpack_from(
+        body
+    )
     assert (magic, version, zero, zero2) == (b"TWRB", 1, 0, 0)
     at = HEADER.size
     found: dict[int, list[Any]] = defaultdict(list)
@@ -109,9 +111,7 @@ def decode(body: bytes) -> Batch:
     events = [EVENT.unpack_from(body, at + EVENT.size * index) for index in range(count)]
     assert at + EVENT.size * count == len(body)
     assert set(found) <= {1, 2, 3, 4}
-    return Batch(
-        bool(flags & 1), boot, epoch, number, first, dropped, found[1], found[2], found[3], found[4], events
-    )
+    return Batch(bool(flags & 1), boot, epoch, number, first, dropped, found[1], found[2], found[3], found[4], events)
 
 
 def _definition(kind: int, data: bytes) -> Any:
@@ -175,16 +175,15 @@ class Stream:
         """Read until the plugin says, in an epoch or batch of its own, that there is nothing more."""
         start = time.time_ns() // 1000
         self.until(
-            lambda s: s.batches and not s.batches[-1].events and time.time_ns() // 1000 - start > 60_000, "an empty batch"
+            lambda s: s.batches and not s.batches[-1].events and time.time_ns() // 1000 - start > 60_000,
+            "an empty batch",
         )
 
     def of(self, user: str, action: int | None = None, outcome: int | None = None) -> list[Event]:
         return [
             event
             for event in self.events
-            if event.actor.user == user.encode()
-            and action in (None, event.action)
-            and outcome in (None, event.outcome)
+            if event.actor.user == user.encode() and action in (None, event.action) and outcome in (None, event.outcome)
         ]
 
     def _take(self, batch: Batch) -> None:

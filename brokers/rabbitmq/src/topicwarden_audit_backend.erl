@@ -82,13 +82,21 @@ wrap() ->
     end.
 
 %% Undo `wrap/0`: exactly when `auth_backends` is as we left it, else entry by entry, leaving what somebody changed.
+%%
+%% Done by a process of its own, right after the application has stopped: while it stops, the application controller
+%% takes no change of any setting (Erlang/OTP 25: application:set_env/3 ran into its timeout of 5 s). The controller
+%% gets to it before it can start us again.
 -spec unwrap() -> ok.
 unwrap() ->
+    spawn(fun restore/0),
+    ok.
+
+restore() ->
     case application:get_env(rabbit, auth_backends) of
         {ok, Backends} when is_list(Backends) ->
             case unwrapped(Backends) of
                 Backends -> ok;
-                Old -> application:set_env(rabbit, auth_backends, Old)
+                Old -> application:set_env(rabbit, auth_backends, Old, [{timeout, infinity}])
             end;
         _ ->
             ok

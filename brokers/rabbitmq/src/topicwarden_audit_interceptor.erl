@@ -71,36 +71,22 @@ intercept(#'basic.publish'{exchange = Exchange, routing_key = Key} = Method, Con
                     end
             end
     end;
+intercept(#'tx.select'{} = Method, Content, _) ->
+    %% Also while nobody reads: a transactional channel never stops being one.
+    topicwarden_audit_record:transaction(),
+    {Method, Content};
+intercept(#'basic.ack'{} = Method, Content, _) ->
+    {Method, Content};
 intercept(Method, Content, VHost) when is_binary(VHost) ->
-    case operations(Method) of
-        [] ->
-            {Method, Content};
-        Operations ->
-            record(Operations, VHost),
-            {Method, Content}
-    end;
+    topicwarden_audit_ring:recording(fun(Shared, Generation) ->
+        [
+            topicwarden_audit_record:operation(Shared, Generation, VHost, Operation, Kind, {Name, Flags})
+         || {Operation, Kind, Name, Flags} <- operations(Method)
+        ]
+    end),
+    {Method, Content};
 intercept(Method, Content, _) ->
     {Method, Content}.
-
-record(Operations, VHost) ->
-    Shared = topicwarden_audit_ring:current(),
-    try Shared =/= off andalso topicwarden_audit_ring:generation(Shared) of
-        false -> ok;
-        0 -> transaction(Operations);
-        Generation -> [record(Shared, Generation, VHost, Operation) || Operation <- Operations], ok
-    catch
-        throw:too_many_names -> ok;
-        _:_ -> topicwarden_audit_ring:failed(Shared)
-    end.
-
-record(_, _, _, transaction) ->
-    topicwarden_audit_record:transaction();
-record(Shared, Generation, VHost, {Operation, Kind, Name, Flags}) ->
-    topicwarden_audit_record:operation(Shared, Generation, VHost, Operation, Kind, {Name, Flags}).
-
-%% A transaction may begin before anybody reads.
-transaction([transaction]) -> topicwarden_audit_record:transaction();
-transaction(_) -> ok.
 
 %% rabbit_channel decodes the properties of every message it routes, right after its checks and by the same function,
 %% which leaves decoded content as it is (rabbit_binary_parser:ensure_content_decoded/1, 3.10.8). Decoded content handed
@@ -160,8 +146,6 @@ operations(#'exchange.declare'{exchange = Exchange, passive = Passive}) ->
     [{?OP_EXCHANGE_DECLARE, ?KIND_EXCHANGE, {<<>>, stripped(Exchange)}, passive(Passive)}];
 operations(#'exchange.delete'{exchange = Exchange}) ->
     [{?OP_EXCHANGE_DELETE, ?KIND_EXCHANGE, {<<>>, stripped(Exchange)}, 0}];
-operations(#'tx.select'{}) ->
-    [transaction];
 operations(_) ->
     [].
 

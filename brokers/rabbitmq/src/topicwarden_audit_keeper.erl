@@ -134,12 +134,8 @@ examine(State) ->
 %% Make sure that the exchange is there, and is what the reader trusts: internal, so that nobody can publish to it.
 exchange(#state{exchange = #resource{virtual_host = VHost, name = Name} = Exchange} = State) ->
     Found =
-        try rabbit_vhost:exists(VHost) andalso rabbit_exchange:lookup(Exchange) of
-            {error, not_found} ->
-                rabbit_exchange:declare(Exchange, fanout, false, false, true, [], <<"topicwarden_audit">>),
-                rabbit_exchange:lookup(Exchange);
-            Else ->
-                Else
+        try
+            rabbit_vhost:exists(VHost) andalso declared(Exchange)
         catch
             Class:Reason -> {Class, Reason}
         end,
@@ -158,6 +154,15 @@ exchange(#state{exchange = #resource{virtual_host = VHost, name = Name} = Exchan
                     Name, VHost, Complaint
                 ]),
             State#state{usable = false, complained = Complaint}
+    end.
+
+declared(Exchange) ->
+    case rabbit_exchange:lookup(Exchange) of
+        {error, not_found} ->
+            rabbit_exchange:declare(Exchange, fanout, false, false, true, [], <<"topicwarden_audit">>),
+            rabbit_exchange:lookup(Exchange);
+        Found ->
+            Found
     end.
 
 count_bindings(Exchange) ->

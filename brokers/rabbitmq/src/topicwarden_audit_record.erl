@@ -1,7 +1,7 @@
 %% Records what happens, in the channel or connection it happens in: numbers for who and what, and a word in the ring.
 %%
-%% Everything exported here swallows every exception and counts it: nothing of ours may end a channel or a login. The
-%% module stays loaded when the plugin is disabled, and then records nothing, because the generation is 0.
+%% What refusals call swallows every exception; what the interceptor calls may raise, and it swallows. The module stays
+%% loaded when the plugin is disabled, and then records nothing, because the generation is 0.
 -module(topicwarden_audit_record).
 
 -export([operation/6, publish/6, refused/4, transaction/0, vhost_refused/3]).
@@ -68,7 +68,7 @@ carbon_copies(Shared, Generation, VHost, Exchange, {Size, Flags}, Keys) ->
 operation(Shared, Generation, VHost, Operation, Kind, {Name, Flags}) ->
     {Pair, Outcome} =
         case Name of
-            none -> {actor(Shared, Generation) bsl 32 bor ?NO_RESOURCE, ?ATTEMPTED};
+            none -> {(actor(Shared, Generation) bsl 32) bor ?NO_RESOURCE, ?ATTEMPTED};
             _ -> pair(Shared, Generation, VHost, Kind, Name)
         end,
     Rest = topicwarden_audit_ring:rest(?NO_SIZE, Operation, {Outcome, Flags bor transaction_flag(), 0}, Generation),
@@ -91,14 +91,9 @@ transaction_flag() ->
 %% A backend refused `Permission` on `Resource`; `Context` has the routing key of a topic permission.
 -spec refused(binary(), #resource{}, configure | write | read, term()) -> ok.
 refused(User, Resource, Permission, Context) ->
-    Shared = topicwarden_audit_ring:current(),
-    try Shared =/= off andalso topicwarden_audit_ring:generation(Shared) of
-        false -> ok;
-        0 -> ok;
-        Generation -> refusal(Shared, Generation, User, Resource, Permission, Context)
-    catch
-        _:_ -> topicwarden_audit_ring:failed(Shared)
-    end.
+    topicwarden_audit_ring:recording(fun(Shared, Generation) ->
+        refusal(Shared, Generation, User, Resource, Permission, Context)
+    end).
 
 refusal(Shared, Generation, User, #resource{virtual_host = VHost} = Resource, Permission, Context) ->
     {Kind, Name, Flags} = refused_name(Resource, Permission, Context),
@@ -110,7 +105,7 @@ refusal(Shared, Generation, User, #resource{virtual_host = VHost} = Resource, Pe
     {Number, _} = resource(Shared, Generation, VHost, Kind, Name),
     Code = {?REFUSED, Flags, permission(Permission)},
     Rest = topicwarden_audit_ring:rest(?NO_SIZE, operation_of(Operation, Permission), Code, Generation),
-    topicwarden_audit_ring:put(Shared, os:system_time(microsecond), Actor bsl 32 bor Number, Rest, 0).
+    topicwarden_audit_ring:put(Shared, os:system_time(microsecond), (Actor bsl 32) bor Number, Rest, 0).
 
 refused_name(#resource{kind = topic, name = Exchange}, Permission, Context) ->
     Kind =
@@ -146,26 +141,18 @@ permission(read) -> ?PERMISSION_READ.
 %% list (rabbit_mgmt_util, 3.10.8): what is asked in a web request is no attempt to connect.
 -spec vhost_refused(binary(), binary(), term()) -> ok.
 vhost_refused(User, VHost, Context) ->
-    Shared = topicwarden_audit_ring:current(),
-    try Shared =/= off andalso topicwarden_audit_ring:generation(Shared) of
-        false ->
-            ok;
-        0 ->
-            ok;
-        Generation ->
-            case connecting(Context) of
-                no ->
-                    ok;
-                Actor ->
-                    Number = outside(Shared, Actor#actor{user = User, vhost = VHost}),
-                    Code = {?REFUSED, 0, ?PERMISSION_VHOST},
-                    Rest = topicwarden_audit_ring:rest(?NO_SIZE, ?OP_CONNECT, Code, Generation),
-                    Pair = Number bsl 32 bor ?NO_RESOURCE,
-                    topicwarden_audit_ring:put(Shared, os:system_time(microsecond), Pair, Rest, 0)
-            end
-    catch
-        _:_ -> topicwarden_audit_ring:failed(Shared)
-    end.
+    topicwarden_audit_ring:recording(fun(Shared, Generation) ->
+        case connecting(Context) of
+            no ->
+                ok;
+            Actor ->
+                Number = outside(Shared, Actor#actor{user = User, vhost = VHost}),
+                Code = {?REFUSED, 0, ?PERMISSION_VHOST},
+                Rest = topicwarden_audit_ring:rest(?NO_SIZE, ?OP_CONNECT, Code, Generation),
+                Pair = (Number bsl 32) bor ?NO_RESOURCE,
+                topicwarden_audit_ring:put(Shared, os:system_time(microsecond), Pair, Rest, 0)
+        end
+    end).
 
 connecting(Context) ->
     Actor = #actor{address = topicwarden_audit_identity:address(from_context(peeraddr, Context))},
@@ -247,7 +234,7 @@ define_channel(Shared, Epoch, Number) ->
 pair(Shared, Generation, VHost, Kind, Name) ->
     Actor = actor(Shared, Generation),
     {Number, Outcome} = resource(Shared, Generation, VHost, Kind, Name),
-    {Actor bsl 32 bor Number, Outcome}.
+    {(Actor bsl 32) bor Number, Outcome}.
 
 %% The number of a name, and whether what it is in exists. Only a name in something that exists is kept: what does not
 %% exist may come into being at any time, and a publish that was routed must not be said to have gone nowhere.

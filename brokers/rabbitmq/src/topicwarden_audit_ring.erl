@@ -18,6 +18,7 @@
     hole/2,
     new_number/1,
     put/5,
+    recording/1,
     release/2,
     rest/4,
     set_generation/2,
@@ -39,6 +40,27 @@ shift(Slots, Shift) -> shift(Slots, Shift + 1).
 
 -spec current() -> #shared{} | off.
 current() -> persistent_term:get(?SHARED, off).
+
+%% Do `Record` if anything is to be recorded. Whatever it raises is swallowed and counted: nothing of ours may end a
+%% channel or a login.
+-spec recording(fun((#shared{}, pos_integer()) -> term())) -> ok.
+recording(Record) ->
+    %% All of it inside: what stands behind `of` in a try is not caught.
+    try
+        case current() of
+            off -> ok;
+            Shared -> recording(Record, Shared, generation(Shared))
+        end
+    catch
+        throw:too_many_names -> ok;
+        _:_ -> failed(current())
+    end.
+
+recording(_, _, 0) ->
+    ok;
+recording(Record, Shared, Generation) ->
+    Record(Shared, Generation),
+    ok.
 
 -spec generation(#shared{}) -> non_neg_integer().
 generation(#shared{ring = Ring}) -> atomics:get(Ring, ?GENERATION).

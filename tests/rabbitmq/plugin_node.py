@@ -1,0 +1,66 @@
+"""A node with the plugin, built from its sources, and a way to run Erlang in it."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tests.brokers import wait_for
+from topicwarden_collectors.rabbitmq.node import Node, running_node
+from topicwarden_collectors.rabbitmq.plugin_build import PLUGIN, build_plugin
+
+PROTOCOLS = ("rabbitmq_management", "rabbitmq_mqtt", "rabbitmq_stomp")
+CRASHES = ("crash", "CRASH REPORT", "badarg", "badmatch", "undef", "function_clause", "topicwarden_audit: ")
+"""What in the broker's log shows that something of ours went wrong."""
+
+
+@contextlib.contextmanager
+def plugin_node(folder: Path, *, plugins: Sequence[str] = (*PROTOCOLS, PLUGIN), config: str | None = None) -> Iterator[Node]:
+    """Run a node that finds the plugin; `config` is its `topicwarden_audit` section in Erlang terms."""
+    (folder / "ez").mkdir(parents=True)
+    build_plugin(folder / "ez")
+    advanced = None if config is None else f"[{{topicwarden_audit, [{config}]}}].\n"
+    with running_node(folder / "node", plugins=plugins, plugin_folders=[folder / "ez"], advanced=advanced) as node:
+        yield node
+
+
+def erlang(node: Node, expression: str) -> str:
+    """Evaluate an Erlang expression in the node and return its value, printed; far cheaper than rabbitmqctl."""
+    code = f"R = fun() -> {expression} end(), lists:flatten(io_lib:format(\"~0tp\", [R])).\n"
+    done = subprocess.run(
+        ["erl_call", "-sname", node.name, "-c", cookie(node), "-e"],
+        input=code,
+        env=dict(node.environment),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert done.stdout.startswith("{ok, "), done.stdout + done.stderr
+    return done.stdout[len("{ok, ") : -1].strip('"').replace('\\"', '"')
+
+
+def cookie(node: Node) -> str:
+    return (node.folder / "home" / ".erlang.cookie").read_text()
+
+
+def enable(node: Node, *plugins: str) -> None:
+    """Make these the node's plugins while it runs, as `rabbitmq-plugins` does."""
+    path = node.folder / "enabled_plugins"
+    path.write_text(f"[{','.join(plugins)}].\n")
+    answer = erlang(node, f'rabbit_plugins:ensure("{path}")')
+    assert answer.startswith("{ok,"), answer
+
+
+def crashes(node: Node) -> list[str]:
+    """Return the lines of the broker's log that show a crash, or a complaint of the plugin."""
+    lines = node.log.read_text("utf-8", "replace").splitlines()
+    return [line for line in lines if any(sign in line for sign in CRASHES)]
+
+
+def wait_until_recording(node: Node, recording: bool = True) -> None:
+    """Wait until the plugin has seen that somebody is bound to its exchange, or nobody."""
+    ask = "topicwarden_audit_ring:generation(topicwarden_audit_ring:current())"
+    wait_for(lambda: (erlang(node, ask) != "0") is recording, f"recording to be {recording}")
