@@ -16,14 +16,16 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from ctypes import Structure, c_double, c_int64
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
+import pika
 
-from bench._amqp import KEY, VHOST, Load, build_load
+from bench._amqp import EXCHANGE, KEY, VHOST, Load, build_load
 from bench.rabbitmq_cost import TRACE
 from topicwarden.events import Action
 from topicwarden.sources import SourceOptions
@@ -37,29 +39,32 @@ SETTLED_S: Final = 3.0
 """How long a collector must have got nothing more before we believe it has got everything."""
 
 
+class Progress(Structure):
+    """What a collector has got and used so far, in memory shared with it."""
+
+    _fields_: ClassVar = [("publishes", c_int64), ("events", c_int64), ("cpu_s", c_double)]
+
+
 @dataclass(slots=True)
 class Observed:
     """What a collector says at the end."""
 
-    publishes: int = 0
-    events: int = 0
     lost: int = 0
     gaps: int = 0
     unresolved: int = 0
     undecodable: int = 0
     notices: dict[str, int] = field(default_factory=dict)
     """What the collector said of its own observing, by code of the finding it becomes."""
-    cpu_s: float = 0.0
 
 
-def observe(source: str, password_file: Path, seen: Any, control: Connection) -> None:
+def observe(source: str, password_file: Path, progress: Any, control: Connection) -> None:
     """Be the collector's process: count until told to stop, then report."""
-    asyncio.run(_observe(source, password_file, seen, control))
+    asyncio.run(_observe(source, password_file, progress, control))
 
 
-async def _observe(source: str, password_file: Path, seen: Any, control: Connection) -> None:
+async def _observe(source: str, password_file: Path, progress: Any, control: Connection) -> None:
     collector = BROKER.watch(source, SourceOptions(broker="bench", password_file=password_file))
-    loop, started = asyncio.get_running_loop(), time.process_time()
+    loop = asyncio.get_running_loop()
     observed = Observed()
 
     def wait_for_stop() -> None:
@@ -69,14 +74,13 @@ async def _observe(source: str, password_file: Path, seen: Any, control: Connect
     threading.Thread(target=wait_for_stop, daemon=True).start()
     control.send("ready")
     async for batch in collector.batches():
-        publishes = int(batch.count[batch.action == Action.PUBLISH].sum(dtype=np.int64))
-        observed.publishes += publishes
-        seen.value += publishes
+        progress.publishes += int(batch.count[batch.action == Action.PUBLISH].sum(dtype=np.int64))
+        progress.events += len(batch)
+        progress.cpu_s = time.process_time()
         for notice in batch.notices:
             observed.notices[notice.code] = observed.notices.get(notice.code, 0) + notice.count
-    observed.cpu_s = time.process_time() - started
     counters = collector.counters
-    observed.events, observed.lost, observed.gaps = counters.events, counters.lost, counters.gaps
+    observed.lost, observed.gaps = counters.lost, counters.gaps
     observed.unresolved, observed.undecodable = counters.unresolved, sum(counters.decode_errors.values())
     control.send(observed)
 
@@ -86,16 +90,20 @@ class Collecting:
     """A collector at work."""
 
     process: Any
-    seen: Any
+    progress: Any
     observed: Observed
 
     def settle(self) -> None:
         """Return once it has got nothing for a while."""
         before, since = -1, time.monotonic()
         while time.monotonic() - since < SETTLED_S:
-            if self.seen.value != before:
-                before, since = self.seen.value, time.monotonic()
+            if self.progress.events != before:
+                before, since = self.progress.events, time.monotonic()
             time.sleep(0.05)
+
+    def snapshot(self) -> tuple[int, int, float]:
+        """Return publishes, events and seconds of CPU so far."""
+        return self.progress.publishes, self.progress.events, self.progress.cpu_s
 
 
 @contextlib.contextmanager
@@ -104,13 +112,13 @@ def collecting(node: Node, parameters: str) -> Iterator[Collecting]:
     password_file = node.folder / "password"
     password_file.write_text(node.password)
     spawn = multiprocessing.get_context("spawn")
-    seen = spawn.Value("q", 0, lock=False)
+    progress = spawn.Value(Progress, lock=False)
     ours, theirs = spawn.Pipe()
     source = f"amqp://{ADMINISTRATOR}@127.0.0.1:{node.ports.amqp}/?{parameters}"
-    process = spawn.Process(target=observe, args=(source, password_file, seen, theirs))
+    process = spawn.Process(target=observe, args=(source, password_file, progress, theirs))
     process.start()
     theirs.close()  # so that a collector that dies is an error here and not an endless wait
-    running = Collecting(process, seen, Observed())
+    running = Collecting(process, progress, Observed())
     try:
         ours.recv()
         yield running
@@ -121,29 +129,33 @@ def collecting(node: Node, parameters: str) -> Iterator[Collecting]:
         process.kill()
 
 
-def publish_until_seen(load: Load, node: Node, running: Collecting) -> int:
-    """Publish a few messages, until the collector sees them; return how many."""
-    sent = 0
+def wait_until_it_sees(load: Load, node: Node, running: Collecting) -> None:
+    """Publish a message now and then until the collector has got something, and let it settle."""
     deadline = time.monotonic() + 60
-    while not running.seen.value:
+    while not running.progress.events:
         if time.monotonic() > deadline or not running.process.is_alive():
             raise SystemExit("the collector sees nothing")
-        sent += load.publish(node, KEY, SIZE, 1)[0]
+        load.publish(node, KEY, SIZE, 1)
         time.sleep(0.3)
-    return sent
+    running.settle()
+
+
+def print_speed(before: tuple[int, int, float], after: tuple[int, int, float]) -> None:
+    """Print what the collector did between two snapshots, through the processor time it used."""
+    events, cpu_s = after[1] - before[1], after[2] - before[2]
+    print(f"  one core takes {events / cpu_s:,.0f} events a second ({cpu_s / events * 1e6:.2f} us each, of {events:,})")
 
 
 def measure(load: Load, node: Node, title: str, parameters: str, seconds: float) -> None:
     """Publish as fast as the node takes it with the collector beside; print what it got and what that cost it."""
     with collecting(node, parameters) as running:
-        publish_until_seen(load, node, running)
-        running.settle()
-        before = running.seen.value
+        wait_until_it_sees(load, node, running)
+        before = running.snapshot()
         with ThreadPoolExecutor(PUBLISHERS) as pool:
             runs = list(pool.map(lambda _: load.publish(node, KEY, SIZE, 0, seconds), range(PUBLISHERS)))
         running.settle()
-        seen = running.seen.value - before
-    sent, taken = sum(run[0] for run in runs), max(run[1] for run in runs)
+        after = running.snapshot()
+    sent, taken, seen = sum(run[0] for run in runs), max(run[1] for run in runs), after[0] - before[0]
     got = running.observed
     exact = "every one" if seen == sent else f"{sent - seen:,} FEWER"
     print(
@@ -151,9 +163,26 @@ def measure(load: Load, node: Node, title: str, parameters: str, seconds: float)
         f" (told: lost {got.lost:,} in {got.gaps} gaps, unresolved {got.unresolved}, undecodable {got.undecodable},"
         f" notices {got.notices or 'none'})"
     )
-    print(
-        f"  one core takes {got.events / got.cpu_s:,.0f} events a second ({got.cpu_s / got.events * 1e6:.2f} us each)"
-    )
+    print_speed(before, after)
+
+
+def measure_events(load: Load, node: Node, queues: int = 4000) -> None:
+    """Declare, bind and delete queues with the stock collector beside; print what its events cost it."""
+    with collecting(node, "mode=stock") as running:
+        connection = pika.BlockingConnection(pika.URLParameters(node.url()))
+        connection.channel().queue_declare("first", exclusive=True)
+        wait_until_it_sees(load, node, running)
+        before = running.snapshot()
+        channel = connection.channel()
+        for number in range(queues):
+            channel.queue_declare(f"bench.{number}")
+            channel.queue_bind(f"bench.{number}", EXCHANGE, KEY)
+            channel.queue_delete(f"bench.{number}")
+        running.settle()
+        after = running.snapshot()
+        connection.close()
+    print(f"stock, queues that come and go: {queues:,} declared, bound and deleted, {after[1] - before[1]:,} events")
+    print_speed(before, after)
 
 
 def main() -> None:
@@ -174,6 +203,7 @@ def main() -> None:
             advanced=TRACE,
         )
         with stock as node:
+            measure_events(load, node)
             measure(load, node, "firehose", f"mode=stock&firehose={VHOST}", seconds)
 
 
