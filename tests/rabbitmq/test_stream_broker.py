@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import urllib.error
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -276,6 +277,10 @@ def test_nothing_of_a_forged_stream_reaches_the_batches_and_each_way_is_told(hiv
         # Nobody but the plugin can take the exchange away, or put another one in its place.
         with hive.channel("operator") as channel, pytest.raises(pika.exceptions.ChannelClosedByBroker, match="system"):
             channel.exchange_delete(EXCHANGE)
+        message = {"properties": {}, "routing_key": "x", "payload": "x", "payload_encoding": "string"}
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            hive.node.api("POST", f"/exchanges/%2F/{EXCHANGE}/publish", message)
+        refused.value.close()
 
     seen = follow(hive.collector(), act, lambda seen: len(seen.told("TW907")) >= 3)
     assert "ghost" not in repr(seen.rows)

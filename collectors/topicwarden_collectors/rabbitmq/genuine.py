@@ -4,7 +4,10 @@ The exchanges (`amq.rabbitmq.trace`, `amq.rabbitmq.event`, `amq.rabbitmq.log`, o
 publish to them directly. But whoever has configure and write rights on `.*` can make messages arrive there. Seen with
 RabbitMQ 3.10.8: through a binding from an exchange of theirs, and through theirs naming it as alternate exchange, the
 delivery keeps the name of the exchange it was published to; by dead-lettering, the delivery carries the audit
-exchange's name, and always an `x-death` header, which no client can keep from being added.
+exchange's name, and always an `x-death` header, which no client can keep from being added. Publishing to them is
+refused to AMQP, MQTT and STOMP clients, to the management API and to shovels alike, and federation leaves internal
+exchanges alone. Names beginning with `amq.` can be neither deleted nor declared by clients, so nobody puts an exchange
+of another kind in such a place.
 """
 
 from __future__ import annotations

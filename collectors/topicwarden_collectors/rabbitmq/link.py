@@ -3,8 +3,9 @@
 Each subscription reads an exclusive queue of its own, named by the server and bounded: when we are too slow the broker
 drops its oldest messages, and never waits for us. Messages are acknowledged once their reader is done with them, a
 whole list at a time, so that at most `PREFETCH` of each subscription are in our memory and nothing piles up in the
-broker's connection process, as it would without acknowledgements. (RabbitMQ 3.10.8, pika 1.4.4; 200 000 messages of
-1 KiB took 1.05 times the processor time of reading them without acknowledgements.)
+broker's connection process, as it would without acknowledgements. That costs us a tenth more processor time than to
+read without (RabbitMQ 3.10.8, pika 1.4.4, 40 000 messages of 1 KiB with a firehose's headers: 19.8 against 18.0 us;
+with 64 instead of 1000 on their way it would be a quarter more).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from topicwarden_collectors.rabbitmq.address import Address
 from topicwarden_collectors.rabbitmq.link_problems import connection_problem, subscription_problem
 from topicwarden_collectors.rabbitmq.link_session import Consumer, LinkFailed, Session
 
-PREFETCH: Final = 256
+PREFETCH: Final = 1000
 """Most messages of a subscription that are on their way or in our memory."""
 FIRST_ANSWER_S: Final = 15.0
 """How long the first connection may take, all virtual hosts together."""
