@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.rabbitmq import stream_record
 from tests.rabbitmq import stream_writer as wire
 from topicwarden.events import GrantChange, Notice, Table, Tables
 from topicwarden.events.rows import to_rows
@@ -73,6 +75,15 @@ def test_an_event_becomes_a_row_with_the_brokers_identity_of_its_client() -> Non
     assert row["resource"] == {"kind": "key", "name": "plant.a", "within": "amq.topic"}
     assert (row["time_ns"], row["action"], row["outcome"], row["size"]) == (START * 1000, "publish", "allowed", 12)
     assert not {"qos", "retain", "entropy", "shape"} & set(row)
+
+
+def test_a_recorded_stream_of_a_real_node_gives_the_rows_that_stand_beside_it() -> None:
+    rows, counters = stream_record.decoded(stream_record.GOLDEN / "stream-everyday.bin")
+    expected = (stream_record.GOLDEN / "stream-everyday.events.jsonl").read_text().splitlines()
+    assert rows == [json.loads(line) for line in expected]
+    assert len(rows) > 25
+    assert (counters.lost, counters.unresolved, counters.decode_errors) == (0, 0, {})
+    assert counters.source["attempts_not_carried_out"] == 1
 
 
 def test_who_was_refused_a_login_is_only_claimed_and_who_was_refused_a_virtual_host_is_verified() -> None:
