@@ -199,6 +199,17 @@ def test_refusals_carry_the_identity_the_broker_verified(node: Node, seen: Watch
     assert not [row for row in seen.of("stock-carol") if row["outcome"] == "denied"]
 
 
+def test_a_refused_name_beyond_ascii_is_the_name_and_not_how_the_log_spells_it(node: Node, seen: Watch) -> None:
+    with amqp(node) as channel, contextlib.suppress(AMQPError):
+        channel.queue_declare("forbidden-größe-€")
+
+    def named() -> list[str]:
+        refused = [row for row in seen.of("stock-bob") if row["outcome"] == "denied" and "resource" in row]
+        return [row["resource"]["name"] for row in refused]
+
+    seen.wait(lambda: "forbidden-größe-€" in named(), "the refusal by its name")
+
+
 def test_failed_logins_are_shown_once_with_address_and_claimed_user(node: Node, seen: Watch) -> None:
     wire = Wire(node.ports.mqtt)
     ports = {"mqtt": wire.port}

@@ -61,6 +61,11 @@ class Grants:
         self._topics: dict[_Account, dict[str, TopicPermission]] = {}
         self._unsure: set[_Account] = set()
 
+    def served_by(self, rabbit_version: str | None) -> None:
+        """Take over which RabbitMQ it is, as the server itself says."""
+        if rabbit_version is not None:
+            self._behaviour = behaviour_of(rabbit_version)
+
     @property
     def loaded(self) -> bool:
         """Whether a whole broker's definitions were loaded."""

@@ -183,6 +183,12 @@ class AmqpLink:
         return frozenset(name for session in self._sessions if (name := session.name) is not None)
 
     @property
+    def server_version(self) -> str | None:
+        """Which RabbitMQ answers (`3.10.8`); None when it does not say, or nodes of a cluster differ."""
+        versions = {session.server_version for session in self._sessions}
+        return versions.pop() if len(versions) == 1 else None
+
+    @property
     def own_queues(self) -> frozenset[str]:
         """The names of the queues of these connections; the server makes them up, nobody else can get one."""
         return frozenset(name for session in self._sessions for name in session.queues)

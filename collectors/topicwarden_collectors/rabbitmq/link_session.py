@@ -75,6 +75,13 @@ class Session:
         return session
 
     @property
+    def server_version(self) -> str | None:
+        """Which RabbitMQ the broker says it is (`3.10.8`); None before there is a connection, or when it is silent."""
+        properties = getattr(self.connection, "server_properties", None)
+        version = properties.get("version") if isinstance(properties, dict) else None
+        return version if isinstance(version, str) else None
+
+    @property
     def name(self) -> str | None:
         """What the broker calls the connection if nothing between us translates addresses; None before there is one."""
         # pika has no public way to the socket.

@@ -93,6 +93,7 @@ class StockCollector:
             while not self._is_closing():
                 news = await link.take(self._wait_s)
                 decoder.ours(link.own_connections, link.own_queues)
+                decoder.served_by(link.server_version)
                 # The snapshot comes before the events, which tell what ended since.
                 changes = _last_change(news)
                 decoder.feed(news[:changes], self._clock())

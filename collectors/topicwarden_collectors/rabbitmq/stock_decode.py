@@ -11,6 +11,7 @@ from topicwarden_collectors.rabbitmq.genuine import origin_of_forgery
 from topicwarden_collectors.rabbitmq.grants import Grants
 from topicwarden_collectors.rabbitmq.link import Delivery, LinkChange, LinkKind, News
 from topicwarden_collectors.rabbitmq.log_facts import TracingSwitched
+from topicwarden_collectors.rabbitmq.log_spelling import spelling_of
 from topicwarden_collectors.rabbitmq.management import Snapshot
 from topicwarden_collectors.rabbitmq.stock_blind_spots import EVENTS, LOG, TRACE, Firehose, Sight
 from topicwarden_collectors.rabbitmq.stock_events import EventSteps
@@ -49,6 +50,11 @@ class StockDecoder:
         """Take over what the broker calls our own connections and queues now."""
         self.traces.own = self.log.own = connections
         self.events.ours(connections, queues)
+
+    def served_by(self, rabbit_version: str | None) -> None:
+        """Take over which RabbitMQ it is: how it writes names in its log, and what its events mean."""
+        self.log.spelling(spelling_of(rabbit_version))
+        self.sink.grants.served_by(rabbit_version)
 
     def feed(self, news: Sequence[News], now_ns: int) -> None:
         """Take over what came. `now_ns`: our own clock."""

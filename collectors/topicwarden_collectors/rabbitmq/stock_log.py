@@ -18,6 +18,7 @@ from topicwarden_collectors.rabbitmq.log_facts import (
     UserAuthenticated,
 )
 from topicwarden_collectors.rabbitmq.log_messages import LogJoiner, Undecodable, decode_log
+from topicwarden_collectors.rabbitmq.log_spelling import Spelling
 from topicwarden_collectors.rabbitmq.stock_events import EventSteps
 from topicwarden_collectors.rabbitmq.stock_sink import FORGED_TEXT, Sink
 from topicwarden_collectors.rabbitmq.stock_waiting import WAIT_NS, Waiting
@@ -47,6 +48,10 @@ class LogSteps:
         self._on_tracing = on_tracing
         self._joiner = LogJoiner()
         self._flushed_ns = 0
+
+    def spelling(self, spelling: Spelling) -> None:
+        """Take over how the broker writes names in messages."""
+        self._joiner.spelling = spelling
 
     def decode(self, body: bytes, content_type: str | None, headers: Mapping[Any, Any] | None) -> None:
         """Take over one message."""

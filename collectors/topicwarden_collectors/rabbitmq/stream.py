@@ -23,7 +23,7 @@ from topicwarden_collectors.rabbitmq.stream_layout import EXCHANGE
 FORGED: Final = "TW907"
 SWITCHED_OFF: Final = "TW908"
 
-_SETTLE_S: Final = 0.03
+_SETTLE_S: Final = 0.025
 """An attempt that nothing followed for so long was allowed; the plugin hands on what it has every 20 ms."""
 _SILENT_S: Final = 5.0
 """The plugin says something at least every second."""
@@ -214,6 +214,7 @@ class StreamCollector:
         match change.kind:
             case LinkKind.CONNECTED | LinkKind.SUBSCRIBED:
                 self._connected = True
+                self._grants.served_by(self._link.server_version if self._link is not None else None)
                 self._heard = max(self._heard, now) if not self._silent else self._heard
             case LinkKind.LOST:
                 self._connected = False
