@@ -10,6 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Self, TypeVar
 
 import pika
@@ -19,6 +20,7 @@ from pika.spec import BasicProperties
 
 from topicwarden.errors import ObservationError, Problem
 from topicwarden_collectors.rabbitmq import link as link_module
+from topicwarden_collectors.rabbitmq import link_session as session_module
 from topicwarden_collectors.rabbitmq.address import Address
 from topicwarden_collectors.rabbitmq.genuine import is_genuine, origin_of_forgery
 from topicwarden_collectors.rabbitmq.link import AmqpLink, Delivery, LinkChange, LinkKind, News, Subscription
@@ -155,8 +157,13 @@ def test_a_port_where_nobody_listens_or_something_else_does(place: Place) -> Non
     assert "is not known" in refusal(nowhere).message
 
 
-def test_a_port_that_accepts_and_says_nothing_is_given_up(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link_module, "FIRST_ANSWER_S", 0.3)
+@pytest.mark.parametrize(
+    ("module", "limit"), [(link_module, "FIRST_ANSWER_S"), (session_module, "_HANDSHAKE_S")], ids=["all", "handshake"]
+)
+def test_a_port_that_accepts_and_says_nothing_is_given_up(
+    place: Place, monkeypatch: pytest.MonkeyPatch, module: ModuleType, limit: str
+) -> None:
+    monkeypatch.setattr(module, limit, 0.3)
 
     async def work() -> None:
         async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -184,7 +184,7 @@ def test_what_is_refused_is_denied_exactly_and_what_waited_behind_it_never_happe
     assert collector.counters.source["attempts_not_carried_out"] >= 2
     denied = seen.of(action="configure", outcome="denied", certainty="exact")
     assert [row["resource"]["name"] for row in denied] == ["bobs.queue", "bobs.other"]
-    (topic,) = seen.of(protocol="mqtt", outcome="denied")
+    (topic,) = seen.of(protocol="mqtt", outcome="denied", action="publish")
     assert (topic["resource"], topic["client"]["client_id"]) == ({"kind": "topic", "name": "secret/m"}, "dev3")
     (login,) = seen.of(action="authenticate")
     assert (login["outcome"], login["client"]["user"], login["client"]["identity"]) == ("denied", ALICE, "claimed")

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from pika.exceptions import (
     ChannelClosedByBroker,
     ConnectionClosedByBroker,
+    ConnectionOpenAborted,
     IncompatibleProtocolError,
     ProbableAccessDeniedError,
     ProbableAuthenticationError,
@@ -56,7 +57,8 @@ def connection_problem(address: Address, vhost: str, cause: BaseException) -> Pr
             return Problem(f"no TLS connection to {where}: {error.reason or error}", hint=hint)
         if isinstance(error, socket.gaierror):
             return Problem(f"the host of {where} is not known: {error.strerror}", hint="check the host name")
-        if isinstance(error, IncompatibleProtocolError):
+        # The latter: our own patience with the handshake is over.
+        if isinstance(error, IncompatibleProtocolError | ConnectionOpenAborted):
             hint = "check the port: AMQP 0-9-1 is on 5672; TLS listeners (5671) need amqps://"
             return Problem(f"{where} does not answer like a RabbitMQ node", hint=hint)
         if isinstance(error, OSError):
