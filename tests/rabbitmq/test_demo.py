@@ -6,6 +6,8 @@ import contextlib
 import io
 import os
 import re
+import signal
+import subprocess
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +18,8 @@ import pika
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
-from tests.brokers import port_answers
+from tests.brokers import port_answers, wait_for
+from tests.cli.program import PROGRAM, environment
 from topicwarden.cli.demo import run
 from topicwarden_collectors.rabbitmq import demo, demo_deviations
 from topicwarden_collectors.rabbitmq.demo_plant import PLANTED, VHOST, WELL_BEHAVED
@@ -157,3 +160,31 @@ def test_every_file_named_at_the_end_is_there(shown: Shown) -> None:
     assert len(names) > 3
     for name in names:
         assert (shown.folder / name).exists(), name
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """Return the processes a process started, and those they started, with their programs."""
+    parents: dict[int, int] = {}
+    names: dict[int, str] = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            program, _, rest = entry.read_text().partition("(")[2].rpartition(")")
+            parents[int(entry.parent.name)], names[int(entry.parent.name)] = int(rest.split()[1]), program
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return {number: names[number] for number in found - {pid}}
+
+
+def test_a_demo_that_is_terminated_while_it_starts_leaves_nothing_running(tmp_path: Path) -> None:
+    with subprocess.Popen([*PROGRAM, "demo", "rabbitmq", "--folder", tmp_path / "demo"], env=environment()) as running:
+        try:
+            wait_for((tmp_path / "demo" / "pid").exists, "the node's process", 60)
+            started = descendants(running.pid)
+            assert {"beam.smp", "epmd"} <= set(started.values())
+            running.terminate()
+            assert running.wait(60) == 128 + signal.SIGTERM
+        finally:
+            running.kill()
+    # The beam is the shell script's child, and may be reaped a moment after it.
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started), "all of them to be gone", 10)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Final
 from urllib.parse import quote
 
@@ -70,7 +73,10 @@ def start(folder: Path, seconds: float = SECONDS) -> Iterator[RabbitDemo]:
     folder.chmod(0o700)
     plugin = build_plugin(folder / "plugin")
     plugins = (*PACKAGED_PLUGINS, PLUGIN)
-    with running_node(folder, plugins=plugins, config=CONFIG, plugin_folders=[plugin.parent]) as node:
+    with (
+        _terminated_in_order() as stopping,
+        running_node(folder, plugins=plugins, config=CONFIG, plugin_folders=[plugin.parent]) as node,
+    ):
         password = secrets.token_hex(8)
         set_up(node, password)
         demo = RabbitDemo(node, folder, password, seconds)
@@ -78,7 +84,34 @@ def start(folder: Path, seconds: float = SECONDS) -> Iterator[RabbitDemo]:
         _write_secret(demo.password_file, f"{password}\n")
         # So that a change of a grant can be told by what it was before. It has hashes of passwords.
         _write_secret(folder / "definitions.json", json.dumps(node.api("GET", "/definitions"), indent=1))
-        yield demo
+        try:
+            yield demo
+        finally:
+            stopping()
+
+
+@contextlib.contextmanager
+def _terminated_in_order() -> Iterator[Callable[[], None]]:
+    """Have a SIGTERM end the demo as Ctrl-C does, and not at once: the node and its epmd would go on without us.
+
+    What is yielded is to be called when the node is about to be stopped: from then on SIGTERM is ignored.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+
+    def ignore() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    def end(number: int, _: FrameType | None) -> None:
+        ignore()
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield ignore
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _write_secret(path: Path, text: str) -> None:
