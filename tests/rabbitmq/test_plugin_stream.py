@@ -242,7 +242,17 @@ def test_hostile_names_arrive_as_the_broker_has_them(node: Node, vhost: str) -> 
                 channel.basic_publish("amq.topic", name, b"")
             # librabbitmq sends bytes as they are.
             subprocess.run(
-                ["amqp-publish", "-u", node.url("alice", vhost, PASSWORD), "-e", "amq.topic", "-r", b"\xff\xfe", "-b", "x"],
+                [
+                    "amqp-publish",
+                    "-u",
+                    node.url("alice", vhost, PASSWORD),
+                    "-e",
+                    "amq.topic",
+                    "-r",
+                    b"\xff\xfe",
+                    "-b",
+                    "x",
+                ],
                 check=True,
                 timeout=30,
             )

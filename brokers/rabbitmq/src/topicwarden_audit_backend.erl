@@ -5,8 +5,8 @@
 %% record, so it has to go on asking after the plugin was disabled: neither these modules nor the numbers ever go.
 -module(topicwarden_audit_backend).
 
--export([behind/1, check_resource_access/5, check_topic_access/5, check_vhost_access/4]).
--export([unwrap/0, wrap/0]).
+-export([behind/1, check_resource_access/5, check_topic_access/5, check_vhost_access/4, login/4]).
+-export([is_only_one/0, unwrap/0, wrap/0]).
 
 -include_lib("rabbit_common/include/rabbit.hrl").
 
@@ -20,6 +20,36 @@
 %% The backend a number stands for.
 -spec behind(pos_integer()) -> module().
 behind(Slot) -> persistent_term:get(?BEHIND(Slot)).
+
+%% `Function` is user_login_authentication or user_login_authorization.
+login(Slot, Function, User, Properties) ->
+    Backend = behind(Slot),
+    try Backend:Function(User, Properties) of
+        Answer when element(1, Answer) =:= ok ->
+            Answer;
+        Refusal ->
+            login_refused(User, Properties),
+            Refusal
+    catch
+        Class:Reason:Stack ->
+            login_refused(User, Properties),
+            erlang:raise(Class, Reason, Stack)
+    end.
+
+%% One of several backends may refuse what the next one allows: then only the broker's event says how it ended.
+login_refused(User, Properties) ->
+    case is_only_one() of
+        true -> topicwarden_audit_record:login_refused(User, Properties);
+        false -> ok
+    end.
+
+%% Whether `auth_backends` has one entry and it is ours, so that what it refuses is refused.
+-spec is_only_one() -> boolean().
+is_only_one() ->
+    case application:get_env(rabbit, auth_backends) of
+        {ok, [Entry]} -> unwrap_entry(Entry) =/= Entry;
+        _ -> false
+    end.
 
 check_vhost_access(Slot, #auth_user{username = Name} = User, VHost, Context) ->
     Backend = behind(Slot),

@@ -6,10 +6,10 @@
 -export([check_vhost_access/3, check_resource_access/4, check_topic_access/4, state_can_expire/0, update_state/2]).
 
 user_login_authentication(User, Properties) ->
-    (topicwarden_audit_backend:behind(?SLOT)):user_login_authentication(User, Properties).
+    topicwarden_audit_backend:login(?SLOT, user_login_authentication, User, Properties).
 
 user_login_authorization(User, Properties) ->
-    (topicwarden_audit_backend:behind(?SLOT)):user_login_authorization(User, Properties).
+    topicwarden_audit_backend:login(?SLOT, user_login_authorization, User, Properties).
 
 check_vhost_access(User, VHost, Context) ->
     topicwarden_audit_backend:check_vhost_access(?SLOT, User, VHost, Context).

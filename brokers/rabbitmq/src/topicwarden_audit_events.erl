@@ -51,7 +51,11 @@ seen(connection_created, Props, Time) ->
 seen(connection_closed, Props, Time) ->
     pass({disconnected, proplists:get_value(pid, Props), Time});
 seen(user_authentication_failure, Props, Time) ->
-    pass({login_failed, topicwarden_audit_identity:claimed(Props), Time});
+    %% Of a direct connection the stand-in of the only backend knows more, and has recorded it.
+    case proplists:get_value(connection_type, Props) =:= direct andalso topicwarden_audit_backend:is_only_one() of
+        true -> ok;
+        false -> pass({login_failed, topicwarden_audit_identity:claimed(Props), Time})
+    end;
 seen(Type, Props, Time) ->
     case is_change(Type) of
         true ->

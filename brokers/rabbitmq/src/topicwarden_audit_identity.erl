@@ -5,7 +5,7 @@
 %% before the first operation (rabbit_core_metrics, 3.10.8), so looking there depends on no event having arrived.
 -module(topicwarden_audit_identity).
 
--export([address/1, claimed/1, connection/2, connection_pid/0, describe/2, text/1]).
+-export([address/1, claimed/1, connecting/1, connection/2, connection_pid/0, describe/2, text/1]).
 
 -include("topicwarden_audit.hrl").
 
@@ -43,8 +43,8 @@ connection(Infos, Started) ->
         provided_name = text(Get(user_provided_name))
     }.
 
-%% A login that failed, from the pairs of `user_authentication_failure`: the user is what the client claimed. For MQTT
-%% and STOMP the event says nothing else (3.10.8).
+%% A login that failed, from the pairs of `user_authentication_failure`: the user is what the client claimed. For direct
+%% connections (MQTT, STOMP) the event says nothing else (3.10.8).
 -spec claimed([{atom(), term()}]) -> #actor{}.
 claimed(Props) ->
     Actor = connection(Props, 0),
@@ -67,6 +67,56 @@ connection_pid() ->
                 _ -> none
             end
     end.
+
+%% Who is logging in in the calling process, before there is a connection; `no` when nobody is. `Known` is what the
+%% broker tells the backend: #{peeraddr, <<"client_id">>}.
+-spec connecting(map()) -> #actor{} | no.
+connecting(Known) ->
+    Actor = #actor{address = address(maps:get(peeraddr, Known, none)), client_id = client_id(Known)},
+    case {get(process_name), get('$initial_call'), process_info(self(), initial_call)} of
+        {{rabbit_reader, Name}, _, _} ->
+            {Connection, Port} = connection_name(Name),
+            Actor#actor{connection = Connection, port = Port, protocol = <<"amqp">>};
+        {_, {rabbit_stream_reader, _, _}, _} ->
+            Actor#actor{protocol = <<"stream">>};
+        {_, _, {initial_call, {erpc, _, _}}} ->
+            direct(Actor);
+        {_, {cowboy_stream_h, _, _}, _} ->
+            Actor#actor{protocol = <<"http">>};
+        _ ->
+            no
+    end.
+
+%% Direct connections (MQTT, STOMP, the management plugin's own) log in through rpc:call, so in a process whose parent is
+%% the connection. That is called by the reader, which is linked to its socket. All of them are waiting for us. Seen with
+%% 3.10.8 on Erlang/OTP 25; what is not so leaves the identity as the broker told it.
+direct(Actor) ->
+    try
+        {parent, Connection} = process_info(self(), parent),
+        {monitored_by, Callers} = process_info(Connection, monitored_by),
+        [{Reader, Socket}] = [
+            {Pid, Port}
+         || Pid <- Callers, is_pid(Pid), {links, Links} <- [process_info(Pid, links)], Port <- Links, is_port(Port)
+        ],
+        {ok, {Address, Port}} = inet:peername(Socket),
+        Actor#actor{address = address(Address), port = port(Port), protocol = reader(Reader)}
+    catch
+        _:_ when Actor#actor.client_id =/= <<>> -> Actor#actor{protocol = <<"mqtt">>};
+        _:_ -> Actor#actor{protocol = <<"direct">>}
+    end.
+
+reader(Reader) ->
+    case proc_lib:translate_initial_call(Reader) of
+        {rabbit_mqtt_reader, _, _} -> <<"mqtt">>;
+        {rabbit_stomp_reader, _, _} -> <<"stomp">>
+    end.
+
+%% "127.0.0.1:49242 -> 127.0.0.1:5672", then " - " and the name the client gave itself.
+connection_name(Name) ->
+    [Peer, Rest] = binary:split(Name, <<" -> ">>),
+    [Server | _] = binary:split(Rest, <<" - ">>),
+    Port = binary_to_integer(lists:last(binary:split(Peer, <<":">>, [global]))),
+    {<<Peer/binary, " -> ", Server/binary>>, Port}.
 
 -spec address(term()) -> binary().
 address(Address) when is_tuple(Address) ->

@@ -4,7 +4,7 @@
 %% loaded when the plugin is disabled, and then records nothing, because the generation is 0.
 -module(topicwarden_audit_record).
 
--export([operation/6, publish/6, refused/4, transaction/0, vhost_refused/3]).
+-export([login_refused/2, operation/6, publish/6, refused/4, transaction/0, vhost_refused/3]).
 
 -include_lib("rabbit_common/include/rabbit.hrl").
 -include("topicwarden_audit.hrl").
@@ -142,45 +142,36 @@ permission(read) -> ?PERMISSION_READ.
 -spec vhost_refused(binary(), binary(), term()) -> ok.
 vhost_refused(User, VHost, Context) ->
     topicwarden_audit_ring:recording(fun(Shared, Generation) ->
-        case connecting(Context) of
-            no ->
-                ok;
-            Actor ->
-                Number = outside(Shared, Actor#actor{user = User, vhost = VHost}),
-                Code = {?REFUSED, 0, ?PERMISSION_VHOST},
-                Rest = topicwarden_audit_ring:rest(?NO_SIZE, ?OP_CONNECT, Code, Generation),
-                Pair = (Number bsl 32) bor ?NO_RESOURCE,
-                topicwarden_audit_ring:put(Shared, os:system_time(microsecond), Pair, Rest, 0)
+        case topicwarden_audit_identity:connecting(known(Context)) of
+            no -> ok;
+            #actor{protocol = <<"http">>} -> ok;
+            Actor -> not_connected(Shared, Generation, Actor#actor{user = User, vhost = VHost}, ?OP_CONNECT, ?PERMISSION_VHOST)
         end
     end).
 
-connecting(Context) ->
-    Actor = #actor{address = topicwarden_audit_identity:address(from_context(peeraddr, Context))},
-    case {get(process_name), get('$initial_call'), process_info(self(), initial_call)} of
-        {{rabbit_reader, Name}, _, _} ->
-            {Connection, Port} = connection_name(Name),
-            Actor#actor{connection = Connection, port = Port, protocol = <<"amqp">>};
-        {_, {rabbit_stream_reader, _, _}, _} ->
-            Actor#actor{protocol = <<"stream">>};
-        %% Direct connections (MQTT, STOMP, the management plugin's own) log in through rpc:call.
-        {_, _, {initial_call, {erpc, _, _}}} ->
-            case from_context(<<"client_id">>, Context) of
-                ClientId when is_binary(ClientId) -> Actor#actor{client_id = ClientId, protocol = <<"mqtt">>};
-                _ -> Actor#actor{protocol = <<"direct">>}
-            end;
-        _ ->
-            no
-    end.
+%% The only backend there is refused a login. Of AMQP and streams the broker's own event knows more, and is recorded.
+-spec login_refused(binary(), [{atom(), term()}]) -> ok.
+login_refused(User, Properties) ->
+    topicwarden_audit_ring:recording(fun(Shared, Generation) ->
+        ClientId = proplists:get_value(client_id, Properties, none),
+        VHost = topicwarden_audit_identity:text(proplists:get_value(vhost, Properties, <<>>)),
+        case topicwarden_audit_identity:connecting(#{<<"client_id">> => ClientId}) of
+            no -> ok;
+            #actor{protocol = <<"amqp">>} -> ok;
+            #actor{protocol = <<"stream">>} -> ok;
+            Actor -> not_connected(Shared, Generation, Actor#actor{user = User, vhost = VHost}, ?OP_LOGIN, ?PERMISSION_LOGIN)
+        end
+    end).
 
-from_context(Key, #{} = Context) -> maps:get(Key, Context, none);
-from_context(_, _) -> none.
+not_connected(Shared, Generation, Actor, Operation, Permission) ->
+    Number = topicwarden_audit_ring:new_number(Shared),
+    define(Shared, Number, topicwarden_audit_wire:actor(Number, Actor)),
+    Rest = topicwarden_audit_ring:rest(?NO_SIZE, Operation, {?REFUSED, 0, Permission}, Generation),
+    Pair = (Number bsl 32) bor ?NO_RESOURCE,
+    topicwarden_audit_ring:put(Shared, os:system_time(microsecond), Pair, Rest, 0).
 
-%% "127.0.0.1:49242 -> 127.0.0.1:5672", then " - " and the name the client gave itself.
-connection_name(Name) ->
-    [Peer, Rest] = binary:split(Name, <<" -> ">>),
-    [Server | _] = binary:split(Rest, <<" - ">>),
-    Port = binary_to_integer(lists:last(binary:split(Peer, <<":">>, [global]))),
-    {<<Peer/binary, " -> ", Server/binary>>, Port}.
+known(#{} = Context) -> Context;
+known(_) -> #{}.
 
 %% The number of an actor that is no channel: its connection, when that can be told, else what is known of it.
 outside(Shared, Known) ->
