@@ -1,4 +1,4 @@
-"""Other people's plugins, built by the tests: an interceptor, and an authorisation backend with every kind of answer."""
+"""Other people's plugins, built by the tests: an interceptor, and a backend that gives every kind of answer."""
 
 from __future__ import annotations
 

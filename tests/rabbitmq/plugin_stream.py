@@ -12,6 +12,7 @@ from typing import Any
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from topicwarden_collectors.rabbitmq.node import Node
 
@@ -22,7 +23,7 @@ NONE = 0xFFFFFFFF
 AUTHENTICATE, CONNECT, DISCONNECT, PUBLISH, SUBSCRIBE, UNSUBSCRIBE, CONFIGURE = 1, 2, 3, 4, 5, 6, 8
 ATTEMPTED, REFUSED, NO_EXCHANGE = 1, 2, 3
 COPY, TRANSACTION, PASSIVE, GET, TOPIC, PERSISTENT = 1, 2, 4, 8, 16, 32
-KEY, BINDING, QUEUE, EXCHANGE_KIND = 1, 2, 3, 4
+KEY, BINDING, QUEUE, EXCHANGES = 1, 2, 3, 4
 
 
 @dataclass(frozen=True)
@@ -155,9 +156,9 @@ class Stream:
     def read(self, seconds: float = 0.05) -> None:
         """Read what comes within `seconds`."""
         for method, properties, body in self.channel.consume(self.queue, auto_ack=True, inactivity_timeout=seconds):
-            if method is None:
+            if method is None or properties is None or body is None:
                 return
-            assert method.exchange == EXCHANGE or method.exchange.startswith("other.")
+            assert method.exchange == EXCHANGE
             assert properties.delivery_mode == 1
             assert properties.content_type == "application/vnd.topicwarden.audit"
             self._take(decode(body))
@@ -235,7 +236,7 @@ def reading(node: Node, *, vhost: str = "/", exchange: str = EXCHANGE, seconds: 
             try:
                 channel.exchange_declare(exchange, "fanout", passive=True)
                 break
-            except pika.exceptions.ChannelClosedByBroker:
+            except ChannelClosedByBroker:
                 assert time.monotonic() < deadline, "the plugin did not declare its exchange"
                 channel = link.channel()
                 time.sleep(0.05)
@@ -257,5 +258,5 @@ def connection(
     try:
         yield link
     finally:
-        with contextlib.suppress(pika.exceptions.AMQPError):
+        with contextlib.suppress(AMQPError):
             link.close()

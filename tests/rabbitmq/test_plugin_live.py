@@ -9,14 +9,15 @@ from collections.abc import Iterator
 
 import pika
 import pytest
+from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from tests.brokers import wait_for
 from tests.mosquitto.logs.wire import Wire
 from tests.rabbitmq.plugin_node import PROTOCOLS, crashes, enable, erlang, plugin_node
 from tests.rabbitmq.plugin_others import BACKEND, INTERCEPTOR, build_other
-from tests.rabbitmq.plugin_stream import ATTEMPTED, CONNECT, DISCONNECT, PUBLISH, REFUSED, Stream, connection, reading
+from tests.rabbitmq.plugin_stream import ATTEMPTED, CONNECT, DISCONNECT, PUBLISH, REFUSED, connection, reading
 from tests.rabbitmq.stock_clients import Stomp
-from topicwarden_collectors.rabbitmq.node import Node, quoted
+from topicwarden_collectors.rabbitmq.node import Node
 from topicwarden_collectors.rabbitmq.plugin_build import PLUGIN
 
 PASSWORD = "s3cret"
@@ -94,8 +95,8 @@ def test_open_clients_of_every_protocol_go_on_when_it_comes_goes_and_comes_again
             assert stomp.send("SEND", {"destination": "/topic/stomp"}, "1") == "RECEIPT"
             transacted.basic_publish("amq.topic", "tx", b"1")
             transacted.tx_commit()
-            got = [amqp.basic_get(queue, auto_ack=True)[0].routing_key for _ in rest]
-            assert sorted(got) == rest
+            got = [amqp.basic_get(queue, auto_ack=True)[0] for _ in rest]
+            assert sorted(method.routing_key or "" for method in got if method) == rest
             # What the permission cache does not answer is asked of the backend the connection began with.
             amqp.queue_declare("", exclusive=True)
 
@@ -115,11 +116,13 @@ def test_open_clients_of_every_protocol_go_on_when_it_comes_goes_and_comes_again
                 assert int(notes["connections-before"]) >= 4
                 # A connection that began with our stand-in for its backend.
                 late = stack.enter_context(connection(node, "out-late", PASSWORD, VHOST)).channel()
+                began = time.monotonic()
                 enable(node, *BASE)
+                assert time.monotonic() - began < 5
                 stream.until(lambda s: any(note.code == "stopping" for note in s.notes), "its last words")
             all_go_on()
             late.queue_declare("", exclusive=True)
-            with pytest.raises(pika.exceptions.ChannelClosedByBroker):
+            with pytest.raises(ChannelClosedByBroker):
                 late.queue_declare("forbidden")
         assert backends(node) == BACKENDS
         with pytest.raises(urllib.error.HTTPError):
@@ -137,7 +140,7 @@ def decisions(node: Node) -> dict[tuple[str, str, str], object]:
                     answers["amqp", user, vhost] = "connected"
                     if vhost == VHOST:
                         answers.update((("amqp", user, name), _amqp(link, name)) for name in _ATTEMPTS)
-            except pika.exceptions.AMQPError as error:
+            except AMQPError as error:
                 answers["amqp", user, vhost] = _without_stand_in(repr(error))
             with contextlib.closing(Wire(node.ports.mqtt)) as wire:
                 answers["mqtt", user, vhost] = wire.connect(f"m-{user}", f"{vhost}:{user}", PASSWORD)
@@ -186,7 +189,7 @@ def _amqp(link: pika.BlockingConnection, attempt: str) -> str:
             properties = pika.BasicProperties(user_id="somebody" if what == "user-id" else None)
             channel.basic_publish(name if key else name and "", key[0] if key else name, b"", properties)
             channel.queue_declare("own-after", auto_delete=True)
-    except pika.exceptions.AMQPError as error:
+    except AMQPError as error:
         return _without_stand_in(repr(error))
     return "allowed"
 
@@ -233,12 +236,12 @@ def test_every_decision_is_the_same_without_it_with_it_and_without_it_again(node
 def test_changes_of_permissions_act_at_once_while_it_is_on(node: Node) -> None:
     enable(node, *BASE, PLUGIN)
     with connection(node, "bob", PASSWORD, VHOST) as link:
-        with pytest.raises(pika.exceptions.ChannelClosedByBroker):
+        with pytest.raises(ChannelClosedByBroker):
             link.channel().queue_declare("new-q", auto_delete=True)
         node.permit("bob", VHOST, ".*", ".*", ".*")
         link.channel().queue_declare("new-q", auto_delete=True)
     node.permit("bob", VHOST, "^own", "^own|^amq.topic$", "^own|^amq.topic$")
-    with connection(node, "bob", PASSWORD, VHOST) as link, pytest.raises(pika.exceptions.ChannelClosedByBroker):
+    with connection(node, "bob", PASSWORD, VHOST) as link, pytest.raises(ChannelClosedByBroker):
         link.channel().queue_declare("new-q", auto_delete=True)
 
 
@@ -276,7 +279,8 @@ def test_what_an_operator_changes_in_the_backends_meanwhile_stays(node: Node) ->
         assert {n.detail.strip() for n in stream.notes if n.code == "backend"} == {"7"}
     erlang(
         node,
-        "{ok, L} = application:get_env(rabbit, auth_backends), application:set_env(rabbit, auth_backends, lists:droplast(L))",
+        "{ok, L} = application:get_env(rabbit, auth_backends), "
+        "application:set_env(rabbit, auth_backends, lists:droplast(L))",
     )
     wait_for(lambda: erlang(node, "topicwarden_audit_backend:wrap()") == "[]", "the backends to be wrapped again")
     with connection(node, "out-a", PASSWORD, VHOST), connection(node, "alice", PASSWORD, VHOST):
@@ -287,7 +291,10 @@ def test_what_an_operator_changes_in_the_backends_meanwhile_stays(node: Node) ->
 
 
 def test_every_form_of_backends_is_put_back_exactly_as_it_was(node: Node) -> None:
-    forms = "[rabbit_auth_backend_internal,{rabbit_auth_backend_internal,rabbit_auth_backend_internal},{other_backend,[other_backend,rabbit_auth_backend_internal]}]"
+    forms = (
+        "[rabbit_auth_backend_internal,{rabbit_auth_backend_internal,rabbit_auth_backend_internal},"
+        "{other_backend,[other_backend,rabbit_auth_backend_internal]}]"
+    )
     erlang(node, f"application:set_env(rabbit, auth_backends, {forms})")
     enable(node, *BASE, PLUGIN)
     ours = erlang(node, "element(2, application:get_env(rabbit, auth_backends))")
@@ -301,26 +308,25 @@ def test_what_does_not_fit_is_dropped_and_counted(node: Node) -> None:
     enable(node, *BASE, PLUGIN)
     erlang(node, "application:set_env(topicwarden_audit, max_pending, 16), exit(whereis(topicwarden_audit_sink), kill)")
     count = 5000
-    with reading(node) as stream:
-        with connection(node, "alice", PASSWORD, VHOST) as link:
-            channel = link.channel()
-            for _ in range(count):
-                channel.basic_publish("amq.topic", "flood", b"")
-            # Passive, so that the broker has dealt with all of them.
-            channel.exchange_declare("amq.topic", passive=True)
-            stream.settle()
-            last = stream.batches[-1]
-            seen = len(stream.of("alice", PUBLISH))
-            assert 0 < last.dropped < count
-            # The declaration may be among those dropped.
-            assert last.dropped - 1 <= count - seen <= last.dropped
-            assert (
-                last.first_event
-                == sum(len(b.events) for b in stream.batches[:-1]) + last.dropped + stream.batches[0].first_event
-            )
-            # It goes on as if nothing had been.
-            channel.basic_publish("amq.topic", "after", b"")
-            stream.until(lambda s: s.of("alice", PUBLISH)[-1].name == b"after", "what comes after")
+    with reading(node) as stream, connection(node, "alice", PASSWORD, VHOST) as link:
+        channel = link.channel()
+        for _ in range(count):
+            channel.basic_publish("amq.topic", "flood", b"")
+        # Passive, so that the broker has dealt with all of them.
+        channel.exchange_declare("amq.topic", passive=True)
+        stream.settle()
+        last = stream.batches[-1]
+        seen = len(stream.of("alice", PUBLISH))
+        assert 0 < last.dropped < count
+        # The declaration may be among those dropped.
+        assert last.dropped - 1 <= count - seen <= last.dropped
+        assert (
+            last.first_event
+            == sum(len(b.events) for b in stream.batches[:-1]) + last.dropped + stream.batches[0].first_event
+        )
+        # It goes on as if nothing had been.
+        channel.basic_publish("amq.topic", "after", b"")
+        stream.until(lambda s: s.of("alice", PUBLISH)[-1].name == b"after", "what comes after")
     erlang(
         node, "application:set_env(topicwarden_audit, max_pending, 65536), exit(whereis(topicwarden_audit_sink), kill)"
     )
@@ -381,19 +387,4 @@ def test_without_its_virtual_host_it_says_so_once_and_comes_when_that_comes(node
     assert "there is no such virtual host" in complaints[0]
     node.add_vhost("/")
     with reading(node) as stream, connection(node, "alice", PASSWORD, VHOST):
-        stream.until(lambda s: s.of("alice", CONNECT), "the connection")
-
-
-def test_the_node_stops_and_starts_with_it_as_fast_as_without(node: Node) -> None:
-    enable(node, *BASE, PLUGIN)
-    with reading(node) as stream:
-        boot = stream.batches[-1].boot
-        began = time.monotonic()
-        node.stop()
-        assert time.monotonic() - began < 15
-        with pytest.raises(pika.exceptions.AMQPError):
-            stream.until(lambda s: any(n.code == "never" for n in s.notes), "the end of the stream")
-    node.start()
-    with reading(node) as stream, connection(node, "alice", PASSWORD, VHOST):
-        assert stream.batches[0].boot != boot
         stream.until(lambda s: s.of("alice", CONNECT), "the connection")

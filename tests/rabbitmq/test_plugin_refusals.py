@@ -6,11 +6,11 @@ import contextlib
 import urllib.error
 from collections.abc import Callable, Iterator
 
-import pika
 import pytest
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from tests.mosquitto.logs.wire import Wire
-from tests.rabbitmq.plugin_node import crashes, plugin_node
 from tests.rabbitmq.plugin_stream import (
     ATTEMPTED,
     AUTHENTICATE,
@@ -18,7 +18,7 @@ from tests.rabbitmq.plugin_stream import (
     CONFIGURE,
     CONNECT,
     DISCONNECT,
-    EXCHANGE_KIND,
+    EXCHANGES,
     KEY,
     PUBLISH,
     QUEUE,
@@ -38,21 +38,27 @@ MAY_CONFIGURE, MAY_WRITE, MAY_READ, MAY_VHOST, MAY_LOG_IN = 1, 2, 3, 4, 5
 VHOST = "plant"
 
 
+pytest_plugins = ["tests.rabbitmq.plugin_fixtures"]
+
+
 @pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    with plugin_node(tmp_path_factory.mktemp("refusals")) as node:
-        node.add_vhost(VHOST)
-        node.add_vhost("closed")
-        node.add_user("eve", PASSWORD, "management")
-        names = "^(my|mqtt-subscription-|stomp-subscription-).*"
-        node.permit("eve", VHOST, names, f"{names}|^amq\\.topic$", f"{names}|^amq\\.topic$")
-        node.permit_topics("eve", VHOST, "amq.topic", "^ok\\.", "^ok\\.")
-        with connection(node, vhost=VHOST) as link:
-            channel = link.channel()
-            channel.queue_declare("theirs", durable=True)
-            channel.exchange_declare("their-exchange", durable=True)
-        yield node
-        assert crashes(node) == []
+def plant(audited_node: Node) -> Node:
+    audited_node.add_vhost(VHOST)
+    audited_node.add_vhost("closed")
+    audited_node.add_user("eve", PASSWORD, "management")
+    names = "^(my|mqtt-subscription-|stomp-subscription-).*"
+    audited_node.permit("eve", VHOST, names, f"{names}|^amq\\.topic$", f"{names}|^amq\\.topic$")
+    audited_node.permit_topics("eve", VHOST, "amq.topic", "^ok\\.", "^ok\\.")
+    with connection(audited_node, vhost=VHOST) as link:
+        channel = link.channel()
+        channel.queue_declare("theirs", durable=True)
+        channel.exchange_declare("their-exchange", durable=True)
+    return audited_node
+
+
+@pytest.fixture
+def node(plant: Node, audited: Node) -> Node:
+    return audited
 
 
 @pytest.fixture
@@ -61,15 +67,15 @@ def stream(node: Node) -> Iterator[Stream]:
         yield stream
 
 
-Operation = Callable[[pika.adapters.blocking_connection.BlockingChannel], object]
+Operation = Callable[[BlockingChannel], object]
 
 
-def bind_to_theirs(channel: pika.adapters.blocking_connection.BlockingChannel) -> None:
+def bind_to_theirs(channel: BlockingChannel) -> None:
     channel.queue_declare("myq", exclusive=True)
     channel.queue_bind("myq", "their-exchange", "k")
 
 
-def bind_forbidden_key(channel: pika.adapters.blocking_connection.BlockingChannel) -> None:
+def bind_forbidden_key(channel: BlockingChannel) -> None:
     channel.queue_declare("myq", exclusive=True)
     channel.queue_bind("myq", "amq.topic", "secret.#")
 
@@ -78,12 +84,12 @@ def bind_forbidden_key(channel: pika.adapters.blocking_connection.BlockingChanne
     ("operation", "action", "method", "resource", "permission", "flags"),
     [
         (lambda c: c.queue_declare("not-mine"), CONFIGURE, (50, 10), (QUEUE, "", "not-mine"), MAY_CONFIGURE, 0),
-        (lambda c: c.exchange_declare("nex"), CONFIGURE, (40, 10), (EXCHANGE_KIND, "", "nex"), MAY_CONFIGURE, 0),
+        (lambda c: c.exchange_declare("nex"), CONFIGURE, (40, 10), (EXCHANGES, "", "nex"), MAY_CONFIGURE, 0),
         (
             lambda c: c.exchange_delete("their-exchange"),
             CONFIGURE,
             (40, 20),
-            (4, "", "their-exchange"),
+            (EXCHANGES, "", "their-exchange"),
             MAY_CONFIGURE,
             0,
         ),
@@ -98,13 +104,13 @@ def bind_forbidden_key(channel: pika.adapters.blocking_connection.BlockingChanne
             MAY_READ,
             0,
         ),
-        (bind_to_theirs, SUBSCRIBE, (50, 20), (EXCHANGE_KIND, "", "their-exchange"), MAY_READ, 0),
+        (bind_to_theirs, SUBSCRIBE, (50, 20), (EXCHANGES, "", "their-exchange"), MAY_READ, 0),
         (bind_forbidden_key, SUBSCRIBE, (50, 20), (BINDING, "amq.topic", "secret.#"), MAY_READ, TOPIC),
         (
             lambda c: (c.basic_publish("their-exchange", "k", b""), c.queue_declare("")),
             PUBLISH,
             (60, 40),
-            (EXCHANGE_KIND, "", "their-exchange"),
+            (EXCHANGES, "", "their-exchange"),
             MAY_WRITE,
             0,
         ),
@@ -112,7 +118,7 @@ def bind_forbidden_key(channel: pika.adapters.blocking_connection.BlockingChanne
             lambda c: (c.basic_publish("", "theirs", b""), c.queue_declare("")),
             PUBLISH,
             (60, 40),
-            (EXCHANGE_KIND, "", "amq.default"),
+            (EXCHANGES, "", "amq.default"),
             MAY_WRITE,
             0,
         ),
@@ -128,7 +134,7 @@ def bind_forbidden_key(channel: pika.adapters.blocking_connection.BlockingChanne
             lambda c: c.queue_declare("my-dead", arguments={"x-dead-letter-exchange": "their-exchange"}),
             CONFIGURE,
             (50, 10),
-            (EXCHANGE_KIND, "", "their-exchange"),
+            (EXCHANGES, "", "their-exchange"),
             MAY_WRITE,
             0,
         ),
@@ -145,7 +151,7 @@ def test_what_a_permission_refuses_to_an_amqp_client_follows_its_attempt(
     flags: int,
 ) -> None:
     with connection(node, "eve", PASSWORD, VHOST) as link:
-        with pytest.raises(pika.exceptions.ChannelClosedByBroker) as refused:
+        with pytest.raises(ChannelClosedByBroker) as refused:
             operation(link.channel())
         assert refused.value.reply_code == 403
     stream.until(lambda s: s.of("eve", DISCONNECT), "the end of the connection")
@@ -165,7 +171,7 @@ def what(event: Event) -> tuple[int, str, str] | None:
 
 
 def test_a_login_with_a_wrong_password_names_the_user_and_the_address(node: Node, stream: Stream) -> None:
-    with pytest.raises(pika.exceptions.AMQPError), connection(node, "eve", "wrong", VHOST):
+    with pytest.raises(AMQPError), connection(node, "eve", "wrong", VHOST):
         pass
     stream.until(lambda s: s.of("eve", AUTHENTICATE), "the refusal")
     (event,) = stream.of("eve", AUTHENTICATE)
@@ -176,7 +182,7 @@ def test_a_login_with_a_wrong_password_names_the_user_and_the_address(node: Node
 
 
 def test_a_refused_virtual_host_is_a_refused_connection(node: Node, stream: Stream) -> None:
-    with pytest.raises(pika.exceptions.AMQPError), connection(node, "eve", PASSWORD, "closed"):
+    with pytest.raises(AMQPError), connection(node, "eve", PASSWORD, "closed"):
         pass
     with pytest.raises(ConnectionError):
         mqtt(node, "id-of-eve", "closed:eve")
@@ -321,7 +327,7 @@ def test_what_is_refused_over_http_names_the_user(node: Node, stream: Stream) ->
     stream.until(lambda s: len(s.of("eve", outcome=REFUSED)) >= 2, "the refusals")
     refusals = stream.of("eve", outcome=REFUSED)
     assert [(e.action, e.permission, what(e), e.actor.protocol) for e in refusals] == [
-        (PUBLISH, MAY_WRITE, (EXCHANGE_KIND, "", "their-exchange"), b"direct"),
-        (CONFIGURE, MAY_CONFIGURE, (EXCHANGE_KIND, "", "their-exchange"), b"http"),
+        (PUBLISH, MAY_WRITE, (EXCHANGES, "", "their-exchange"), b"direct"),
+        (CONFIGURE, MAY_CONFIGURE, (EXCHANGES, "", "their-exchange"), b"http"),
     ]
     assert {e.actor.vhost for e in refusals} == {VHOST.encode()}

@@ -5,14 +5,13 @@ from __future__ import annotations
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 import pika
 import pytest
+from pika.exceptions import AMQPError, ChannelClosedByBroker
 
-from tests.brokers import wait_for
-from tests.rabbitmq.plugin_node import crashes, erlang, plugin_node, wait_until_recording
+from tests.rabbitmq.plugin_node import erlang, wait_until_recording
 from tests.rabbitmq.plugin_stream import (
     ATTEMPTED,
     BINDING,
@@ -21,7 +20,7 @@ from tests.rabbitmq.plugin_stream import (
     COPY,
     DISCONNECT,
     EXCHANGE,
-    EXCHANGE_KIND,
+    EXCHANGES,
     GET,
     KEY,
     NO_EXCHANGE,
@@ -42,11 +41,12 @@ from topicwarden_collectors.rabbitmq.node import Node, quoted
 PASSWORD = "s3cret-of-alice"
 
 
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    with plugin_node(tmp_path_factory.mktemp("stream"), plugins=("rabbitmq_management", "topicwarden_audit")) as node:
-        yield node
-        assert crashes(node) == []
+pytest_plugins = ["tests.rabbitmq.plugin_fixtures"]
+
+
+@pytest.fixture
+def node(audited: Node) -> Node:
+    return audited
 
 
 @pytest.fixture
@@ -87,10 +87,10 @@ def test_every_operation_of_an_amqp_client_is_recorded_with_what_it_was_on(node:
         stream.until(lambda s: s.of("alice", DISCONNECT), "the end of the connection")
         assert [brief(event) for event in stream.of("alice")] == [
             (CONNECT, (0, 0), None, 0, ATTEMPTED),
-            (CONFIGURE, (40, 10), (EXCHANGE_KIND, "", "ex"), 0, ATTEMPTED),
-            (CONFIGURE, (40, 10), (EXCHANGE_KIND, "", "to"), 0, ATTEMPTED),
+            (CONFIGURE, (40, 10), (EXCHANGES, "", "ex"), 0, ATTEMPTED),
+            (CONFIGURE, (40, 10), (EXCHANGES, "", "to"), 0, ATTEMPTED),
             (SUBSCRIBE, (40, 30), (BINDING, "ex", "e.#"), 0, ATTEMPTED),
-            (CONFIGURE, (40, 30), (EXCHANGE_KIND, "", "to"), 0, ATTEMPTED),
+            (CONFIGURE, (40, 30), (EXCHANGES, "", "to"), 0, ATTEMPTED),
             (CONFIGURE, (50, 10), (QUEUE, "", "q"), 0, ATTEMPTED),
             (CONFIGURE, (50, 10), (QUEUE, "", "q"), PASSIVE, ATTEMPTED),
             (SUBSCRIBE, (50, 20), (BINDING, "ex", "a.*"), 0, ATTEMPTED),
@@ -102,9 +102,9 @@ def test_every_operation_of_an_amqp_client_is_recorded_with_what_it_was_on(node:
             (CONFIGURE, (50, 30), (QUEUE, "", "q"), 0, ATTEMPTED),
             (UNSUBSCRIBE, (50, 50), (BINDING, "ex", "a.*"), 0, ATTEMPTED),
             (UNSUBSCRIBE, (40, 40), (BINDING, "ex", "e.#"), 0, ATTEMPTED),
-            (CONFIGURE, (40, 40), (EXCHANGE_KIND, "", "to"), 0, ATTEMPTED),
+            (CONFIGURE, (40, 40), (EXCHANGES, "", "to"), 0, ATTEMPTED),
             (CONFIGURE, (50, 40), (QUEUE, "", "q"), 0, ATTEMPTED),
-            (CONFIGURE, (40, 20), (EXCHANGE_KIND, "", "ex"), 0, ATTEMPTED),
+            (CONFIGURE, (40, 20), (EXCHANGES, "", "ex"), 0, ATTEMPTED),
             (DISCONNECT, (0, 0), None, 0, ATTEMPTED),
         ]
         assert [event.size for event in stream.of("alice", PUBLISH)] == [5, 0]
@@ -118,7 +118,7 @@ def test_every_operation_of_an_amqp_client_is_recorded_with_what_it_was_on(node:
 def test_a_channel_has_the_whole_identity_of_its_connection(node: Node, vhost: str) -> None:
     with reading(node) as stream:
         with connection(node, "alice", PASSWORD, vhost, name="alice's own name") as link:
-            port = link._impl._transport._sock.getsockname()[1]  # type: ignore[attr-defined] # noqa: SLF001 - pika keeps its socket to itself
+            port = link._impl._transport._sock.getsockname()[1]  # type: ignore[attr-defined]
             link.channel(7).basic_publish("amq.topic", "k", b"x")
         stream.until(lambda s: s.of("alice", DISCONNECT), "the end of the connection")
     (published,) = stream.of("alice", PUBLISH)
@@ -174,11 +174,13 @@ def test_further_keys_in_cc_and_bcc_are_events_of_their_own(node: Node, vhost: s
     with reading(node) as stream:
         with connection(node, "alice", PASSWORD, vhost) as link:
             channel = link.channel()
-            headers = {"CC": ["c1", "c2"], "BCC": ["b1"], "other": ["no"]}
+            headers: dict[str, Any] = {"CC": ["c1", "c2"], "BCC": ["b1"], "other": ["no"]}
             channel.queue_declare("c2")
             channel.basic_publish("", "main", b"body", pika.BasicProperties(headers=headers))
             # What the broker delivers is what was sent: BCC goes, nothing else is touched.
             method, properties, body = channel.basic_get("c2", auto_ack=True)
+            assert method is not None
+            assert properties is not None
             assert (method.routing_key, body) == ("main", b"body")
             assert properties.headers == {"CC": ["c1", "c2"], "other": ["no"]}
         stream.until(lambda s: s.of("alice", DISCONNECT), "the end of the connection")
@@ -222,7 +224,7 @@ def test_an_exchange_that_is_not_there_or_internal_takes_no_publish_until_it_is(
                     )
                 channel.basic_publish("hidden" if key == "internal" else "late", key, b"")
                 if key != "there":
-                    with pytest.raises(pika.exceptions.ChannelClosedByBroker):
+                    with pytest.raises(ChannelClosedByBroker):
                         channel.queue_declare("")
         stream.until(lambda s: len(s.of("alice", DISCONNECT)) == 4, "the ends of the connections")
         assert {event.name: event.outcome for event in stream.of("alice", PUBLISH)} == {
@@ -369,12 +371,12 @@ def test_a_quiet_stream_says_so_every_second(node: Node) -> None:
 
 def test_who_deletes_the_exchange_is_refused_and_it_takes_no_message_but_ours(node: Node) -> None:
     with connection(node) as link:
-        with pytest.raises(pika.exceptions.ChannelClosedByBroker) as refused:
+        with pytest.raises(ChannelClosedByBroker) as refused:
             link.channel().exchange_delete(EXCHANGE)
         assert refused.value.reply_code == 403
         channel = link.channel()
         channel.basic_publish(EXCHANGE, "", b"forged")
-        with pytest.raises(pika.exceptions.ChannelClosedByBroker) as refused:
+        with pytest.raises(ChannelClosedByBroker) as refused:
             channel.queue_declare("")
         assert refused.value.reply_code == 403
     (exchange,) = [x for x in node.api("GET", "/exchanges/%2F") if x["name"] == EXCHANGE]
@@ -385,9 +387,8 @@ def test_a_reader_whose_queue_is_deleted_binds_another_and_goes_on(node: Node, v
     with reading(node) as stream:
         number = stream.batches[-1].number
         boot = stream.batches[-1].boot
-        with connection(node) as link:
-            with pytest.raises(pika.exceptions.ChannelClosedByBroker):
-                link.channel().queue_delete(stream.queue)
+        with connection(node) as link, pytest.raises(ChannelClosedByBroker):
+            link.channel().queue_delete(stream.queue)
         stream.channel.queue_delete(stream.queue)
     with reading(node) as stream:
         assert stream.batches[0].boot == boot
@@ -422,3 +423,16 @@ def test_what_fails_inside_the_recording_is_counted_and_the_client_notices_nothi
         stream.until(lambda s: s.batches[-1].boot != before, "the new sink")
         channel.basic_publish("", "survives", b"y")
         stream.until(lambda s: s.of("alice", PUBLISH), "the publish")
+
+
+def test_a_node_that_dies_and_comes_back_starts_a_stream_of_its_own(node: Node) -> None:
+    with reading(node) as stream:
+        boot = stream.batches[-1].boot
+        node.stop(at_once=True)
+        with pytest.raises(AMQPError):
+            stream.until(lambda _: False, "the end of the stream")
+    node.start()
+    with reading(node) as stream, connection(node):
+        assert stream.batches[0].boot != boot
+        assert stream.batches[0].number < 5
+        stream.until(lambda s: s.of("operator", CONNECT), "the connection")
