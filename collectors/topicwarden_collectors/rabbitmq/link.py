@@ -24,6 +24,7 @@ from pika.spec import BasicProperties
 
 from topicwarden.errors import ObservationError, Problem
 from topicwarden_collectors.rabbitmq.address import Address
+from topicwarden_collectors.rabbitmq.link_backlog import Backlog
 from topicwarden_collectors.rabbitmq.link_problems import connection_problem, subscription_problem
 from topicwarden_collectors.rabbitmq.link_session import Consumer, LinkFailed, Session
 
@@ -90,7 +91,7 @@ class LinkKind(StrEnum):
     QUEUE_GONE = "queue-gone"
     """Our queue was deleted, or the broker ended its channel; it is being declared anew."""
     QUEUE_FULL = "queue-full"
-    """Our queue holds all it may: messages were dropped, or are about to be."""
+    """Our queue held all it may, or so nearly that nobody can tell: messages may have been dropped."""
     REFUSED = "refused"
     """The broker refused a subscription, or to let us in again; it is tried again."""
 
@@ -336,8 +337,9 @@ class _Host:
             arguments["x-max-length-bytes"] = subscription.max_bytes
         if arguments:
             arguments["x-overflow"] = "drop-head"
+        backlog = Backlog(subscription.max_length, subscription.max_bytes, subscription.prefetch)
         consumer = await Consumer.open(
-            session, subscription.exchange, subscription.binding_key, arguments, subscription.prefetch, receive
+            session, subscription.exchange, subscription.binding_key, arguments, subscription.prefetch, receive, backlog
         )
         self._consumers[subscription] = consumer
         self._link._tell(LinkKind.SUBSCRIBED, self._vhost, subscription.exchange, subscription)
@@ -367,19 +369,18 @@ class _Host:
                     self._link._tell(LinkKind.REFUSED, self._vhost, told, subscription)
 
     async def _watch_length(self, consumer: Consumer, subscription: Subscription) -> str:
-        """Return why the consumer ended; until then tell when its queue is full."""
-        full = False
+        """Return why the consumer ended; until then tell when its queue may have dropped messages."""
         while True:
             done, _ = await asyncio.wait([consumer.ended], timeout=_LOOK_S)
             if done:
                 return str(consumer.ended.result())
-            if subscription.max_length is None:
+            if subscription.max_length is None and subscription.max_bytes is None:
                 continue
             with contextlib.suppress(LinkFailed):
-                before, full = full, await consumer.waiting() >= subscription.max_length
-                if full and not before:
-                    limit = f"{subscription.max_length} messages"
-                    self._link._tell(LinkKind.QUEUE_FULL, self._vhost, limit, subscription)
+                if consumer.backlog.looked(await consumer.waiting()):
+                    limits = ((subscription.max_length, "messages"), (subscription.max_bytes, "bytes"))
+                    words = " or ".join(f"{limit} {what}" for limit, what in limits if limit is not None)
+                    self._link._tell(LinkKind.QUEUE_FULL, self._vhost, words, subscription)
 
     async def _disconnect(self) -> None:
         readers, self._readers = self._readers, []

@@ -14,6 +14,7 @@ from pika.exceptions import AMQPError
 from pika.spec import Basic, BasicProperties
 
 from topicwarden_collectors.rabbitmq.address import Address
+from topicwarden_collectors.rabbitmq.link_backlog import Backlog
 from topicwarden_collectors.rabbitmq.link_headers import read_frame
 
 _CONNECT_S: Final = 5
@@ -127,13 +128,15 @@ Receive = Callable[["Consumer", int, str, str, bool, BasicProperties, bytes], No
 class Consumer:
     """An exclusive queue, bound and consumed from on a channel of its own. `ended` gives the reason when it ends."""
 
-    def __init__(self, session: Session, receive: Receive) -> None:
+    def __init__(self, session: Session, receive: Receive, backlog: Backlog) -> None:
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._session = session
         self._receive = receive
         self._channel: Channel | None = None
         self._closed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self._queue = ""
+        self.backlog = backlog
+        """What was delivered, and whether something may be missing."""
 
     @classmethod
     async def open(
@@ -144,9 +147,10 @@ class Consumer:
         arguments: Mapping[str, str | int],
         prefetch: int,
         receive: Receive,
+        backlog: Backlog,
     ) -> Consumer:
         """Declare, bind and consume; raises LinkFailed with the broker's reason."""
-        consumer = cls(session, receive)
+        consumer = cls(session, receive, backlog)
         try:
             await consumer._open(exchange, binding_key, arguments, prefetch)
         except BaseException:
@@ -233,6 +237,7 @@ class Consumer:
         raise LinkFailed(TimeoutError(f"no answer within {_STEP_S:.0f} s"))
 
     def _on_message(self, _channel: object, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
+        self.backlog.delivered(len(body))
         self._receive(
             self,
             method.delivery_tag or 0,

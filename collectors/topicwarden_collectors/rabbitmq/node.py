@@ -280,6 +280,7 @@ def running_node(
     )
     node = Node(folder, name, ports, password, environment, folder / "log" / f"{name}.log", epmd)
     try:
+        _wait_until_answers(ports.epmd)
         if start:
             node.start()
         yield node
@@ -289,6 +290,10 @@ def running_node(
         finally:
             epmd.terminate()
             epmd.wait(10)
+            # Had a node found none, it would have started one for itself, which outlives it.
+            subprocess.run(  # noqa: S603 - a fixed program
+                [epmd_program, "-port", str(ports.epmd), "-kill"], capture_output=True, timeout=10, check=False
+            )
 
 
 def packaged_plugins() -> Path | None:
@@ -310,6 +315,14 @@ def _answers(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(0.5)
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _wait_until_answers(port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not _answers(port):
+        if time.monotonic() > deadline:
+            raise ObservationError(Problem(f"epmd does not answer on port {port}", hint="check /usr/bin/epmd"))
+        time.sleep(0.01)
 
 
 def _signal(pid: int | None, number: signal.Signals) -> None:

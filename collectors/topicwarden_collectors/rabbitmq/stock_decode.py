@@ -201,7 +201,7 @@ class StockDecoder:
                 if exchange == EVENTS:
                     self._forget()
             case LinkKind.QUEUE_FULL:
-                why = f"our queue at the broker was full ({change.reason}): it drops the oldest, uncounted"
+                why = f"our queue at the broker may have been full ({change.reason}): it drops the oldest, uncounted"
                 self.sink.gap(f"queue {exchange} {vhost}", why)
                 if exchange == EVENTS:
                     self._forget()
