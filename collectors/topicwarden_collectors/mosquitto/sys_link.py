@@ -11,7 +11,6 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -21,6 +20,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from topicwarden.errors import ConfigurationError, ObservationError, Problem
 from topicwarden.sources import SourceOptions
+from topicwarden_collectors.account import read_password, tls_context
 
 FILTER: Final = "$SYS/#"
 QUEUE_LENGTH: Final = 1 << 14
@@ -69,47 +69,16 @@ def read_address(source: str, options: SourceOptions) -> Address:
             )
         )
     username = unquote(parts.username) if parts.username else options.username
-    password = _password(options.password_file)
+    password = read_password(options.password_file)
     if password is not None and username is None:
         raise ConfigurationError(Problem("a password file without a user name", hint="write mqtt://user@host"))
-    tls = _tls(options) if parts.scheme == "mqtts" else None
+    tls = tls_context(options) if parts.scheme == "mqtts" else None
     return Address(host, port or (1883 if tls is None else 8883), tls, username, password)
 
 
 def _without_password(source: str) -> str:
     scheme, _, rest = source.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}"
-
-
-def _password(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        with path.open(encoding="utf-8") as file:
-            return file.readline(4096).rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        hint = "its first line is the password, and this account must be able to read it"
-        raise ConfigurationError(Problem(f"the password cannot be read: {why}", str(path), hint=hint)) from error
-
-
-def _tls(options: SourceOptions) -> ssl.SSLContext:
-    file = options.cafile
-    try:
-        context = ssl.create_default_context(cafile=None if file is None else str(file))
-        if options.certfile is not None:
-            file = options.certfile
-            context.load_cert_chain(options.certfile, options.keyfile)
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ConfigurationError(
-            Problem(
-                f"the certificate or key cannot be used: {why}",
-                None if file is None else str(file),
-                hint="--cafile, --certfile and --keyfile name PEM files; the key must have no passphrase",
-            )
-        ) from error
-    return context
 
 
 class _Client(paho.Client):

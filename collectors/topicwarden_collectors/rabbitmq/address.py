@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from topicwarden.errors import ConfigurationError, Problem
 from topicwarden.sources import SourceOptions
+from topicwarden_collectors.account import read_password, tls_context
 
 MODES: Final = ("auto", "stock", "plugin")
 PARAMETERS: Final = ("mode", "firehose", "definitions", "management")
@@ -71,14 +72,14 @@ def parse_address(source: str, options: SourceOptions) -> Address:
     if mode not in MODES:
         raise ConfigurationError(Problem(f"mode={mode!r} is no mode ({shown})", hint=f"one of {', '.join(MODES)}"))
     username = unquote(parts.username) if parts.username else options.username
-    password = _password(options.password_file)
+    password = read_password(options.password_file)
     if password is not None and username is None:
         raise ConfigurationError(Problem("a password file without a user name", hint="write amqp://user@host"))
     if password is None and username is not None and options.certfile is None:
         raise ConfigurationError(
             Problem(f"no password for {username!r} at {shown}", hint="put it into a file, and give --password-file")
         )
-    tls = _tls(options) if parts.scheme == "amqps" else None
+    tls = tls_context(options) if parts.scheme == "amqps" else None
     return Address(
         host=host,
         port=port or (5672 if tls is None else 5671),
@@ -144,34 +145,3 @@ def _without_secrets(source: str) -> str:
     # Whatever stands before an @ might be a password, and so might a parameter's.
     shown = rest.partition("?")[0].rpartition("@")[2]
     return f"{scheme}://{shown}" if separator else shown
-
-
-def _password(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        with path.open(encoding="utf-8") as file:
-            return file.readline(4096).rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        hint = "its first line is the password, and this account must be able to read it"
-        raise ConfigurationError(Problem(f"the password cannot be read: {why}", str(path), hint=hint)) from error
-
-
-def _tls(options: SourceOptions) -> ssl.SSLContext:
-    file = options.cafile
-    try:
-        context = ssl.create_default_context(cafile=None if file is None else str(file))
-        if options.certfile is not None:
-            file = options.certfile
-            context.load_cert_chain(options.certfile, options.keyfile)
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ConfigurationError(
-            Problem(
-                f"the certificate or key cannot be used: {why}",
-                None if file is None else str(file),
-                hint="--cafile, --certfile and --keyfile name PEM files; the key must have no passphrase",
-            )
-        ) from error
-    return context
