@@ -10,7 +10,7 @@ from topicwarden.sources import SourceOptions
 
 
 def read_password(path: Path | None) -> str | None:
-    """Return the first line of a password file, None without a file; raises ConfigurationError when it cannot be read."""
+    """Return a password file's first line, None without a file; raises ConfigurationError when it cannot be read."""
     if path is None:
         return None
     try:
