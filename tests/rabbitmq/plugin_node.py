@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -61,7 +62,11 @@ def enable(node: Node, *plugins: str) -> None:
 
 
 def crashes(node: Node) -> list[str]:
-    """Return the lines of the broker's log that show a crash, or a complaint of the plugin."""
+    """Return the lines of the broker's log so far that show a crash, or a complaint of the plugin."""
+    # The log is written some time later, in order.
+    mark = f"mark {secrets.token_hex(8)}"
+    erlang(node, f'rabbit_log:error("{mark}")')
+    wait_for(lambda: mark in node.log.read_text("utf-8", "replace"), "the log to be written")
     lines = node.log.read_text("utf-8", "replace").splitlines()
     return [line for line in lines if any(sign in line for sign in CRASHES)]
 

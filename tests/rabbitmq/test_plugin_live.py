@@ -375,6 +375,30 @@ def test_an_event_handler_that_ends_is_put_back(node: Node, expected: list[str])
     wait_for(lambda: any("event handler ended" in line for line in crashes(node)), "the line in the log")
 
 
+def test_when_it_cannot_start_the_broker_goes_on_without_it(node: Node, expected: list[str]) -> None:
+    expected.append("")  # supervisors report that their children did not start
+    enable(node, *BASE, PLUGIN)
+    erlang(
+        node,
+        "application:stop(topicwarden_audit), "
+        "register(topicwarden_audit_sink, spawn(fun() -> timer:sleep(infinity) end)), "
+        "application:start(topicwarden_audit), exit(whereis(topicwarden_audit_sink), kill)",
+    )
+    assert PLUGIN in erlang(node, "[Name || {Name, _, _} <- application:which_applications()]")
+    assert backends(node) == BACKENDS
+    with connection(node, "alice", PASSWORD, VHOST) as link:
+        link.channel().queue_declare("", exclusive=True)
+    wait_for(lambda: any("could not start, nothing will be recorded" in line for line in crashes(node)), "the line")
+    # A name that is none counts as not written.
+    erlang(
+        node,
+        "application:stop(topicwarden_audit), application:set_env(topicwarden_audit, vhost, [-1]), "
+        "application:start(topicwarden_audit)",
+    )
+    with reading(node) as stream, connection(node, "alice", PASSWORD, VHOST):
+        stream.until(lambda s: s.of("alice", CONNECT), "the connection")
+
+
 def test_without_its_virtual_host_it_says_so_once_and_comes_when_that_comes(node: Node, expected: list[str]) -> None:
     expected.append("there is no such virtual host")
     node.api("DELETE", "/vhosts/%2F")

@@ -42,22 +42,17 @@ pytest_plugins = ["tests.rabbitmq.plugin_fixtures"]
 
 
 @pytest.fixture(scope="module")
-def plant(audited_node: Node) -> Node:
-    audited_node.add_vhost(VHOST)
-    audited_node.add_vhost("closed")
-    audited_node.add_user("eve", PASSWORD, "management")
+def node(audited: Node) -> Node:
+    audited.add_vhost(VHOST)
+    audited.add_vhost("closed")
+    audited.add_user("eve", PASSWORD, "management")
     names = "^(my|mqtt-subscription-|stomp-subscription-).*"
-    audited_node.permit("eve", VHOST, names, f"{names}|^amq\\.topic$", f"{names}|^amq\\.topic$")
-    audited_node.permit_topics("eve", VHOST, "amq.topic", "^ok\\.", "^ok\\.")
-    with connection(audited_node, vhost=VHOST) as link:
+    audited.permit("eve", VHOST, names, f"{names}|^amq\\.topic$", f"{names}|^amq\\.topic$")
+    audited.permit_topics("eve", VHOST, "amq.topic", "^ok\\.", "^ok\\.")
+    with connection(audited, vhost=VHOST) as link:
         channel = link.channel()
         channel.queue_declare("theirs", durable=True)
         channel.exchange_declare("their-exchange", durable=True)
-    return audited_node
-
-
-@pytest.fixture
-def node(plant: Node, audited: Node) -> Node:
     return audited
 
 

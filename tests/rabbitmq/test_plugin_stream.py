@@ -44,7 +44,7 @@ PASSWORD = "s3cret-of-alice"
 pytest_plugins = ["tests.rabbitmq.plugin_fixtures"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def node(audited: Node) -> Node:
     return audited
 

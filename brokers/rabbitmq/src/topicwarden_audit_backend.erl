@@ -1,7 +1,7 @@
 %% Sees every refusal: modules of ours stand in `auth_backends` for the operator's, ask them, and pass the answer on.
 %%
-%% Each backend has its own numbered module (topicwarden_audit_backend_1 …), because a user's record keeps the module and
-%% the module's own state side by side. Users that logged in while we stood there keep the numbered module in their
+%% Each backend has its own numbered module (topicwarden_audit_backend_1 …), because a user's record keeps the module
+%% and the module's own state side by side. Users that logged in while we stood there keep the numbered module in their
 %% record, so it has to go on asking after the plugin was disabled: neither these modules nor the numbers ever go.
 -module(topicwarden_audit_backend).
 

@@ -53,8 +53,8 @@ claimed(Props) ->
         user = text(proplists:get_value(name, Props, <<>>))
     }.
 
-%% The connection the calling process serves: itself (AMQP, streams), or the one it is linked to (the readers of MQTT and
-%% STOMP link to the direct connection they open).
+%% The connection the calling process serves: itself (AMQP, streams), or the one it is linked to (the readers of MQTT
+%% and STOMP link to the direct connection they open).
 -spec connection_pid() -> pid() | none.
 connection_pid() ->
     case ets:member(connection_created, self()) of
@@ -87,9 +87,9 @@ connecting(Known) ->
             no
     end.
 
-%% Direct connections (MQTT, STOMP, the management plugin's own) log in through rpc:call, so in a process whose parent is
-%% the connection. That is called by the reader, which is linked to its socket. All of them are waiting for us. Seen with
-%% 3.10.8 on Erlang/OTP 25; what is not so leaves the identity as the broker told it.
+%% Direct connections (MQTT, STOMP, the management plugin's own) log in through rpc:call, so in a process whose parent
+%% is the connection. That is called by the reader, which is linked to its socket. All of them are waiting for us. Seen
+%% with 3.10.8 on Erlang/OTP 25; what is not so leaves the identity as the broker told it.
 direct(Actor) ->
     try
         {parent, Connection} = process_info(self(), parent),

@@ -31,7 +31,8 @@ description() -> [{description, <<"topicwarden: records who publishes, subscribe
 
 applies_to() -> [].
 
-%% The state is the channel's virtual host. Called for new channels, and for open ones when an interceptor comes or goes.
+%% The state is the channel's virtual host. Called for new channels, and for open ones when an interceptor comes or
+%% goes.
 init(Channel) ->
     try
         transactional(Channel) andalso topicwarden_audit_record:transaction(),

@@ -1,11 +1,11 @@
 %% Puts the plugin's hands into the broker, watches that they stay there, and takes them out again: the interceptor, the
-%% stand-ins of the authorisation backends, the event handler, the exchange. Everything that may wait for another process
-%% of the broker is done here, so that the sink never waits.
+%% stand-ins of the authorisation backends, the event handler, the exchange. Everything that may wait for another
+%% process of the broker is done here, so that the sink never waits.
 -module(topicwarden_audit_keeper).
 
 -behaviour(gen_server).
 
--export([load_resident/0, look/0, start_link/0, undo/0]).
+-export([load_resident/0, look/0, setting/2, start_link/0, undo/0]).
 -export([handle_call/3, handle_cast/2, handle_info/2, init/1, terminate/2]).
 
 -include_lib("rabbit_common/include/rabbit.hrl").
@@ -61,6 +61,23 @@ load(Module) ->
                 true -> ok;
                 false -> code:soft_purge(Module) andalso code:load_file(Module), ok
             end
+    end.
+
+%% A name from the application's environment, written as a string or as a binary; anything else counts as not written.
+-spec setting(atom(), binary()) -> binary().
+setting(Key, Default) ->
+    case application:get_env(topicwarden_audit, Key) of
+        {ok, Value} when is_binary(Value) -> Value;
+        {ok, [_ | _] = Value} -> name(Value, Default);
+        _ -> Default
+    end.
+
+name(Value, Default) ->
+    try unicode:characters_to_binary(Value) of
+        Name when is_binary(Name) -> Name;
+        _ -> Default
+    catch
+        _:_ -> Default
     end.
 
 %% Take everything out of the broker, whether or not it is in.
@@ -190,12 +207,6 @@ count(Fun) ->
         _ -> <<>>
     end.
 
-setting(Key, Default) ->
-    case application:get_env(topicwarden_audit, Key) of
-        {ok, Value} when is_binary(Value) -> Value;
-        {ok, [_ | _] = Value} -> unicode:characters_to_binary(Value);
-        _ -> Default
-    end.
 
 list(List) when is_list(List) -> List;
 list(_) -> [].

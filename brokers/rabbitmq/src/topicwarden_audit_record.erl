@@ -145,7 +145,7 @@ vhost_refused(User, VHost, Context) ->
         case topicwarden_audit_identity:connecting(known(Context)) of
             no -> ok;
             #actor{protocol = <<"http">>} -> ok;
-            Actor -> not_connected(Shared, Generation, Actor#actor{user = User, vhost = VHost}, ?OP_CONNECT, ?PERMISSION_VHOST)
+            Actor -> refused_before(Shared, Generation, Actor#actor{user = User, vhost = VHost}, ?OP_CONNECT)
         end
     end).
 
@@ -159,11 +159,17 @@ login_refused(User, Properties) ->
             no -> ok;
             #actor{protocol = <<"amqp">>} -> ok;
             #actor{protocol = <<"stream">>} -> ok;
-            Actor -> not_connected(Shared, Generation, Actor#actor{user = User, vhost = VHost}, ?OP_LOGIN, ?PERMISSION_LOGIN)
+            Actor -> refused_before(Shared, Generation, Actor#actor{user = User, vhost = VHost}, ?OP_LOGIN)
         end
     end).
 
-not_connected(Shared, Generation, Actor, Operation, Permission) ->
+%% Refused before there was a connection.
+refused_before(Shared, Generation, Actor, Operation) ->
+    Permission =
+        case Operation of
+            ?OP_LOGIN -> ?PERMISSION_LOGIN;
+            ?OP_CONNECT -> ?PERMISSION_VHOST
+        end,
     Number = topicwarden_audit_ring:new_number(Shared),
     define(Shared, Number, topicwarden_audit_wire:actor(Number, Actor)),
     Rest = topicwarden_audit_ring:rest(?NO_SIZE, Operation, {?REFUSED, 0, Permission}, Generation),
@@ -191,8 +197,9 @@ outside(Shared, Known) ->
                     Actor = topicwarden_audit_identity:connection(Infos, Shared#shared.started),
                     Definition = topicwarden_audit_wire:actor(Number, Actor),
                     ets:insert_new(Shared#shared.connections, {Pid, Number, Definition}),
-                    define(Shared, Number, Definition),
-                    Number
+                    [{_, First, Numbered}] = ets:lookup(Shared#shared.connections, Pid),
+                    define(Shared, First, Numbered),
+                    First
             end
     end.
 

@@ -4,8 +4,8 @@
 %% It never waits and sends no message, so nothing has to be woken: that is what keeps the cost of a publish low, and
 %% what bounds the memory. A full ring drops, and counts.
 %%
-%% A writer killed between reserving and committing leaves a hole. The sink then takes a new ring, because a slot it merely
-%% skipped could be written to by both the late writer and the next one to reserve it.
+%% A writer killed between reserving and committing leaves a hole. The sink then takes a new ring, because a slot it
+%% merely skipped could be written to by both the late writer and the next one to reserve it.
 -module(topicwarden_audit_ring).
 
 -export([

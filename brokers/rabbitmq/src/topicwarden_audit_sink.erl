@@ -100,7 +100,11 @@ init([]) ->
         shared = Shared,
         slots = Slots,
         flush = positive(flush_ms, 20),
-        exchange = rabbit_misc:r(binary(vhost, <<"/">>), exchange, binary(exchange, <<"amq.topicwarden.audit">>)),
+        exchange = rabbit_misc:r(
+            topicwarden_audit_keeper:setting(vhost, <<"/">>),
+            exchange,
+            topicwarden_audit_keeper:setting(exchange, <<"amq.topicwarden.audit">>)
+        ),
         boot = Boot,
         generation = instance() bsl (?EPOCH_BITS + ?REVISION_BITS)
     },
@@ -142,9 +146,9 @@ handle_info(poll, #state{recording = false} = State) ->
 handle_info(poll, State) ->
     Timer = erlang:send_after(State#state.flush, self(), poll),
     {noreply, poll(State#state{timer = Timer})};
-handle_info({retired, Shared, Head}, State) ->
-    %% Whoever reserved a slot after we left the ring wrote for nobody.
-    Late = topicwarden_audit_ring:head(Shared) - Head,
+handle_info({retired, #shared{ring = Ring} = Shared, Counted}, State) ->
+    %% Whoever still had the ring after we left it wrote for nobody.
+    Late = topicwarden_audit_ring:head(Shared) + atomics:get(Ring, ?DROPPED) - Counted,
     {noreply, State#state{dropped = State#state.dropped + Late}};
 handle_info(_, State) ->
     {noreply, State}.
@@ -159,7 +163,8 @@ terminate(_, State) ->
 start(State) ->
     Connections = (State#state.shared)#shared.connections,
     ets:delete_all_objects(Connections),
-    [connection(Pid, Infos, State) || {Pid, Infos} <- ets:tab2list(connection_created)],
+    %% So that the end of a connection has a name, whenever it began.
+    ets:foldl(fun({Pid, Infos}, _) -> connection(Pid, Infos, State) end, none, connection_created),
     erlang:cancel_timer(State#state.timer),
     Timer = erlang:send_after(State#state.flush, self(), poll),
     new_epoch(State#state{recording = true, timer = Timer}).
@@ -170,7 +175,15 @@ stop(State) ->
     stop_recording(),
     State1 = drain(State),
     ets:delete_all_objects((State#state.shared)#shared.connections),
-    State1#state{bindings = [], recording = false, definitions = [], definition_count = 0, begun = [], ended = [], event_count = 0}.
+    State1#state{
+        bindings = [],
+        recording = false,
+        definitions = [],
+        definition_count = 0,
+        begun = [],
+        ended = [],
+        event_count = 0
+    }.
 
 %% The last words.
 finish(#state{recording = false} = State) ->
@@ -279,10 +292,10 @@ replace_ring(#state{shared = #shared{ring = Old} = OldShared, tail = Tail} = Sta
     Shared = OldShared#shared{ring = Ring, shift = Shift},
     persistent_term:put(?SHARED, Shared),
     Head = topicwarden_audit_ring:head(OldShared),
-    erlang:send_after(?HOLE_MILLISECONDS, self(), {retired, OldShared, Head}),
     State1 = salvage(Tail, Head, State),
-    Dropped = State1#state.dropped + atomics:get(Old, ?DROPPED),
-    State1#state{shared = Shared, tail = 0, hole = none, dropped = Dropped}.
+    Dropped = atomics:get(Old, ?DROPPED),
+    erlang:send_after(?HOLE_MILLISECONDS, self(), {retired, OldShared, Head + Dropped}),
+    State1#state{shared = Shared, tail = 0, hole = none, dropped = State1#state.dropped + Dropped}.
 
 %% What was written behind the hole; the rest is counted as dropped.
 salvage(Head, Head, State) ->
@@ -300,7 +313,8 @@ salvage(Position, Head, #state{shared = Shared} = State) ->
 recorded(_, #state{recording = false} = State) ->
     State;
 recorded({connected, Infos, Time}, State) ->
-    Number = connection(proplists:get_value(pid, Infos), Infos, State),
+    {Number, Definition} = connection(proplists:get_value(pid, Infos), Infos, State),
+    ets:insert((State#state.shared)#shared.fresh, {Number, Definition}),
     begun(event(Time, Number, ?OP_CONNECT, {?ATTEMPTED, 0, 0}), State);
 recorded({disconnected, Pid, Time}, #state{shared = #shared{connections = Connections, fresh = Fresh}} = State) ->
     case ets:take(Connections, Pid) of
@@ -322,24 +336,13 @@ recorded({changed, Type, Props, Time}, State) ->
     Name = binary:replace(atom_to_binary(Type), <<"_">>, <<".">>, [global]),
     definition(topicwarden_audit_wire:change(Time * 1000, Name, topicwarden_audit_events:pairs(Props)), State).
 
-%% The number of a connection, defined with the next batch.
-connection(Pid, Infos, #state{shared = #shared{connections = Connections, fresh = Fresh} = Shared}) ->
-    case ets:lookup(Connections, Pid) of
-        [{_, Number, Definition}] ->
-            ets:insert(Fresh, {Number, Definition}),
-            Number;
-        [] ->
-            Number = topicwarden_audit_ring:new_number(Shared),
-            Actor = topicwarden_audit_identity:connection(Infos, Shared#shared.started),
-            Definition = topicwarden_audit_wire:actor(Number, Actor),
-            case ets:insert_new(Connections, {Pid, Number, Definition}) of
-                true ->
-                    ets:insert(Fresh, {Number, Definition}),
-                    Number;
-                false ->
-                    connection(Pid, Infos, #state{shared = Shared})
-            end
-    end.
+%% The number of a connection, and its definition. One of its processes may have numbered it already.
+connection(Pid, Infos, #state{shared = #shared{connections = Connections} = Shared}) ->
+    Number = topicwarden_audit_ring:new_number(Shared),
+    Actor = topicwarden_audit_identity:connection(Infos, Shared#shared.started),
+    ets:insert_new(Connections, {Pid, Number, topicwarden_audit_wire:actor(Number, Actor)}),
+    [{_, First, Definition}] = ets:lookup(Connections, Pid),
+    {First, Definition}.
 
 event(Time, Number, Operation, Code) ->
     topicwarden_audit_wire:event(Time * 1000, Number, ?NO_RESOURCE, ?NO_SIZE, Operation, Code).
@@ -464,13 +467,6 @@ publish(Exchange, Body) ->
 positive(Key, Default) ->
     case application:get_env(topicwarden_audit, Key) of
         {ok, Value} when is_integer(Value), Value > 0 -> Value;
-        _ -> Default
-    end.
-
-binary(Key, Default) ->
-    case application:get_env(topicwarden_audit, Key) of
-        {ok, Value} when is_binary(Value) -> Value;
-        {ok, [_ | _] = Value} -> unicode:characters_to_binary(Value);
         _ -> Default
     end.
 

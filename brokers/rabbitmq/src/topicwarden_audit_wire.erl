@@ -27,7 +27,8 @@ batch(Header, Definitions, DefinitionBytes, Events, EventBytes) ->
             false -> 0
         end,
     [
-        <<"TWRB", 1, Flags, 0:16, Boot:64, Epoch:32, Definitions:32, Number:64, FirstEvent:64, Dropped:64, Events:32, 0:32>>,
+        <<"TWRB", 1, Flags, 0:16, Boot:64, Epoch:32, Definitions:32>>,
+        <<Number:64, FirstEvent:64, Dropped:64, Events:32, 0:32>>,
         DefinitionBytes,
         EventBytes
     ].
@@ -63,7 +64,8 @@ change(Time, Name, Pairs) ->
 note(Time, Code, Detail) ->
     definition(4, [<<Time:64>>, text(Code), text(Detail)]).
 
--spec event(integer(), non_neg_integer(), non_neg_integer(), non_neg_integer(), byte(), {1..3, byte(), 0..5}) -> binary().
+-spec event(integer(), non_neg_integer(), non_neg_integer(), non_neg_integer(), byte(), {1..3, byte(), 0..5}) ->
+    binary().
 event(Time, Actor, Resource, Size, Operation, {Outcome, Flags, Permission}) ->
     {Action, Method} = operation(Operation),
     <<Time:64, Actor:32, Resource:32, Size:32, Action, Outcome, Flags, Permission, Method:32, 0:32>>.
