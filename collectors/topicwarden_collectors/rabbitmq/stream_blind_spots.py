@@ -35,6 +35,11 @@ _ALWAYS: Final = (
         "names longer than 1024 bytes are cut, and how long they were is not known: what depends on it is not judged"
     ),
     BlindSpot("messages of the stream protocol and of AMQP 1.0 are seen as far as they go through a channel"),
+    BlindSpot(
+        "refusals for other reasons than a permission (a wrong user_id, a message too large, a queue that is "
+        "another's alone, a reserved name) are not told from what went through"
+    ),
+    BlindSpot("whether a transaction was rolled back: publishes in it are shown as made, and as inferred"),
     BlindSpot("declaring a queue that the broker is to name (`amq.gen-...`) is not an event; using it is"),
 )
 
