@@ -15,12 +15,15 @@ FIREHOSE_COST: Final = "about 3 to 7 times the broker's CPU per message"
 """Measured with RabbitMQ 3.10.8: 2.8 times for messages of 200 bytes that are routed to a queue and consumed, 6.8 times
 for messages that are routed nowhere."""
 
+NOT_YET: Final = "it is not being read yet"
+"""Before the first connection, when nothing is known to be wrong."""
+
 
 @dataclass(slots=True)
 class Firehose:
     """What is known of one virtual host's firehose."""
 
-    problem: str | None = "it is not being read yet"
+    problem: str | None = NOT_YET
     """Why it cannot be read; None: it is read."""
     traced: bool = False
     """Whether a message came since it is read."""
@@ -34,9 +37,9 @@ class Firehose:
 class Sight:
     """What is known of what we see."""
 
-    events: str | None = "it is not being read yet"
+    events: str | None = NOT_YET
     """Why the event exchange cannot be read; None: it is read."""
-    log: str | None = "it is not being read yet"
+    log: str | None = NOT_YET
     log_not_json: bool = False
     log_seen: bool = False
     log_info_seen: bool = False
@@ -68,14 +71,14 @@ def blind_spots(sight: Sight) -> Sequence[BlindSpot]:
 
 def _exchanges(sight: Sight) -> list[BlindSpot]:
     spots = []
-    if sight.events is not None:
+    if sight.events not in (None, NOT_YET):
         spots.append(
             BlindSpot(
                 f"connections, bindings, consumers and changes of grants: {EVENTS} is not read ({sight.events})",
                 "rabbitmq-plugins enable rabbitmq_event_exchange, and read permission on ^amq\\.rabbitmq\\.event$ in /",
             )
         )
-    if sight.log is not None:
+    if sight.log not in (None, NOT_YET):
         spots.append(
             BlindSpot(
                 f"refused operations: {LOG} is not read ({sight.log})",
@@ -116,7 +119,7 @@ def _traffic(firehose: Mapping[str, Firehose]) -> list[BlindSpot]:
             f"rabbitmqctl trace_on -p '{vhost}'; to keep it over restarts, in advanced.config: "
             f'[{{rabbit,[{{trace_vhosts,[<<"{vhost}">>]}}]}}].'
         )
-        if state.problem is not None:
+        if state.problem not in (None, NOT_YET):
             spots.append(
                 BlindSpot(
                     f"publishes and deliveries in {vhost!r}: its firehose is not read ({state.problem})",
