@@ -35,7 +35,7 @@ from topicwarden_collectors.rabbitmq.plugin_build import PLUGIN, build_plugin
 
 SIZE: Final = 200
 PUBLISHERS: Final = 2
-SETTLED_S: Final = 3.0
+SETTLED_S: Final = 8.0
 """How long a collector must have got nothing more before we believe it has got everything."""
 
 
