@@ -26,8 +26,6 @@ _GENERATION: Final = 1 << 17
 _KEPT: Final = 1 << 16
 """Answers kept of each of two questions."""
 
-_Folded = tuple[ResourceKind, str, str]
-"""Kind, where it counts, and skeleton of a name."""
 Principal = tuple[str, str | None, str | None, str]
 
 
@@ -46,8 +44,8 @@ class LookAlikes:
 
     def __init__(self, classifier: Classifier | None) -> None:
         self._classifier = classifier
-        self._recent: dict[tuple[str, _Folded], Seen] = {}
-        self._older: dict[tuple[str, _Folded], Seen] = {}
+        self._recent: dict[tuple[str, str], Seen] = {}
+        self._older: dict[tuple[str, str], Seen] = {}
         self._spelled: list[int] = []
         """The rules behind the places of `_skeletons`."""
         places: list[Place] = []
@@ -67,18 +65,18 @@ class LookAlikes:
 
     # -- what was seen -----------------------------------------------------------------------------------------------
 
-    def _seen(self, broker: str, folded: _Folded) -> Seen | None:
-        key = (broker, folded)
+    def _seen(self, broker: str, topic: Resource, folded: str) -> Seen | None:
+        key = (broker, _where(topic, folded))
         return self._recent.get(key) or self._older.get(key)
 
     def _register(self, client: Client, topic: Resource, ordinal: int) -> Seen | None:
         """Remember a topic if none like it is known; return the one that is."""
-        folded = self._fold(topic)
-        seen = self._seen(client.broker, folded)
+        folded = skeleton(topic.name)
+        seen = self._seen(client.broker, topic, folded)
         if seen is None:
             if len(self._recent) >= _GENERATION:
                 self._older, self._recent = self._recent, {}
-            self._recent[client.broker, folded] = Seen(topic, client.principal, ordinal)
+            self._recent[client.broker, _where(topic, folded)] = Seen(topic, client.principal, ordinal)
         return seen
 
     # -- judging -----------------------------------------------------------------------------------------------------
@@ -126,18 +124,14 @@ class LookAlikes:
             lane.registered[number] = True
             lane.suspect[number] = seen is not None and seen.topic != topic and _no_accident(topic, seen.topic)
 
-    def _fold(self, topic: Resource) -> _Folded:
-        """Return what all that looks like this shares."""
-        return topic.kind, topic.within, self._folded(topic.name)
-
     def _model(self, client: Client, topic: Resource) -> tuple[str, int] | None:
         """Return what a topic of this client looks like, and after which event that is so; None: nothing known."""
-        folded = self._fold(topic)
+        folded = self._folded(topic.name)
         if self._classifier:
             spelled = self._spelled_out(self._classifier, client, topic, folded)
             if spelled is not None:
                 return spelled, -1
-        seen = self._seen(client.broker, folded)
+        seen = self._seen(client.broker, topic, folded)
         if seen is None or seen.topic == topic:
             return None
         different = _different_levels(topic, seen.topic)
@@ -149,13 +143,13 @@ class LookAlikes:
             return None
         return seen.topic.label, seen.ordinal
 
-    def _spelled_out(self, classifier: Classifier, client: Client, topic: Resource, folded: _Folded) -> str | None:
+    def _spelled_out(self, classifier: Classifier, client: Client, topic: Resource, folded: str) -> str | None:
         """Return the policy's pattern that spells out what this topic only looks like."""
         levels = _levels(topic)
         separator = "/" if (space := space_of(topic)) is None else space.syntax.separator
-        if folded[2].count(separator) != len(levels) - 1:
+        if folded.count(separator) != len(levels) - 1:
             return None
-        found = self._matching(*folded)
+        found = self._matching(topic.kind, topic.within, folded)
         if not found.always and not found.bound:
             return None
         user = None if client.user is None else self._folded(client.user)
@@ -185,6 +179,12 @@ class LookAlikes:
             if all(i < len(levels) and levels[i] not in specials for i in different):
                 return True
         return False
+
+
+def _where(topic: Resource, folded: str) -> str:
+    """Return a skeleton with where it counts; one string, because the collector of garbage does not look at strings."""
+    # Skeletons hold no control characters.
+    return folded if topic.kind is ResourceKind.TOPIC else f"{topic.kind:d}\0{topic.within}\0{folded}"
 
 
 def _levels(topic: Resource) -> list[str]:
