@@ -232,6 +232,8 @@ class Oracle:
             self.report("TW206", ("length",))
         elif len(levels(resource, name)) > self.thresholds.max_levels:
             self.report("TW206", ("levels",))
+        elif resource.kind is ResourceKind.BINDING and name.split(".").count("#") > 3:
+            self.report("TW206", ("wildcards",))
         elif unsafe_characters(resource.name):
             self.report("TW206", ("characters",))
 

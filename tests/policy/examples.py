@@ -28,7 +28,7 @@ payload:
   min_size_for_entropy: 64
   text_only: ["plant/+/+/status"]
   no_encoded: ["plant/#"]
-thresholds: {denials: 10/min, login_failures: 5/min, new_topics: 100/min, max_name_length: 256, max_levels: 16}
+thresholds: {denials: 10/min, login_failures: 5/min, new_topics: 100/min, max_name_length: 255, max_levels: 16}
 inventory:
   brokers: [{address: mqtt.plant.example, ports: [8883]}]
   tools: [{process: mosquitto_pub, hosts: [ci-*], users: [ci]}]

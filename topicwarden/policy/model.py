@@ -364,8 +364,9 @@ class Thresholds(Strict):
     denials: EventRate = Rate(10, 60 * NANOSECONDS)
     login_failures: EventRate = Rate(5, 60 * NANOSECONDS)
     new_topics: EventRate = Rate(100, 60 * NANOSECONDS)
-    max_name_length: Annotated[int, Field(ge=1, le=65535)] = 256
-    """Bytes of UTF-8 in a topic name or filter."""
+    max_name_length: Annotated[int, Field(ge=1, le=65535)] = 255
+    """Bytes of UTF-8 in a name. AMQP 0-9-1 has no longer ones: RabbitMQ 3.10.8 takes a longer MQTT topic, and then ends
+    the connection of every AMQP client that it delivers the message to, again and again."""
     max_levels: Annotated[int, Field(ge=1, le=65536)] = 16
 
 
