@@ -109,6 +109,24 @@ def test_a_node_without_the_plugin_is_watched_in_stock_mode_and_a_recording_give
     assert seen == again
 
 
+def test_a_log_is_told_by_its_lines_whatever_it_is_called(tmp_path: Path) -> None:
+    log = tmp_path / "broker.log"
+    log.write_text(
+        "2026-11-23 12:00:00.000001+00:00 [error] <0.1054.0> Channel error on connection <0.1050.0> (127.0.0.1:49242 "
+        "-> 127.0.0.1:25672, vhost: 'prod', user: 'alice'), channel 2:\n"
+        "2026-11-23 12:00:00.000001+00:00 [error] <0.1054.0> operation basic.publish caused a channel exception "
+        "access_refused: access to exchange 'orders' in vhost 'prod' refused for user 'alice'\n"
+    )
+    for source in (str(log), f"log:{log}"):
+        done = run("check", source)
+        assert done.returncode == 0, done.stderr
+        assert "RabbitMQ log" in done.stdout
+        assert " 1  denied" in done.stdout
+        refused = run("watch", "--no-state", source)
+        assert refused.returncode == 2
+        assert "topicwarden check" in refused.stderr
+
+
 def _publish(node: Node) -> None:
     with pika.BlockingConnection(pika.URLParameters(node.url("cli-clerk", VHOST, "pw"))) as connection:
         channel = connection.channel()

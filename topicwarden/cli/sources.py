@@ -22,6 +22,12 @@ def broker_for(brokers: Mapping[str, Broker], source: str, name: str | None = No
         if name not in brokers:
             raise ConfigurationError(Problem(f"no broker is called {name!r}", hint=f"one of: {', '.join(brokers)}"))
         return brokers[name]
+    if source.startswith("log:"):
+        # Whose log it is, only its lines say; one that is still empty is taken by whoever takes the prefix.
+        path = source.removeprefix("log:")
+        found = _recognised(brokers, path, read_head(path)) if Path(path).exists() else None
+        if found is not None:
+            return found
     # A name that says enough is not opened.
     found = _recognised(brokers, source, b"") or _recognised(brokers, source, read_head(source))
     if found is not None:

@@ -38,7 +38,20 @@ class RabbitmqBroker:
         return looks_like_log(head) or b'"rabbit_version"' in head or b'"rabbitmq_version"' in head
 
     def watch(self, source: str, options: SourceOptions) -> Collector:
-        """Build the collector the address asks for; by default the plugin's stream where the node has the plugin."""
+        """Build the collector the address asks for; by default the plugin's stream where the node has the plugin.
+
+        Raises ConfigurationError for a log file, which can only be read afterwards.
+        """
+        if not source.startswith(("amqp://", "amqps://")):
+            from topicwarden.errors import ConfigurationError, Problem
+
+            raise ConfigurationError(
+                Problem(
+                    "RabbitMQ's log file is not watched as it grows",
+                    source,
+                    hint="read it afterwards with `topicwarden check`, or watch amqp://USER@HOST?mode=stock",
+                )
+            )
         from topicwarden_collectors.rabbitmq.address import parse_address
 
         address = parse_address(source, options)
@@ -59,13 +72,13 @@ class RabbitmqBroker:
         """Read a log file, plain or gzipped, to its end."""
         from topicwarden_collectors.rabbitmq.log_file import read_log
 
-        return read_log(Path(source), options, counters)
+        return read_log(Path(source.removeprefix("log:")), options, counters)
 
     def about_file(self, source: str, options: SourceOptions) -> FileAbout:
         """Say what a log can and cannot show."""
         from topicwarden_collectors.rabbitmq.log_file import about_log
 
-        return about_log(Path(source), options)
+        return about_log(Path(source.removeprefix("log:")), options)
 
     def doctor(self, target: str, options: SourceOptions) -> DoctorReport:
         """Judge a configuration, an export of definitions, or a running node."""
