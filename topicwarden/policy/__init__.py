@@ -19,7 +19,6 @@ from topicwarden.policy.model import (
     Within,
 )
 from topicwarden.policy.places import (
-    DEFAULT_EXCHANGE,
     MQTT_EXCHANGE,
     Place,
     PlaceIndex,
@@ -31,7 +30,6 @@ from topicwarden.policy.places import (
 from topicwarden.policy.values import Glob, Rate, RefusedError
 
 __all__ = [
-    "DEFAULT_EXCHANGE",
     "MQTT_EXCHANGE",
     "ConfigureRule",
     "ConsumeRule",

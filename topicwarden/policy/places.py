@@ -33,8 +33,6 @@ Family = Literal["topic", "key", "queue", "exchange"]
 
 MQTT_EXCHANGE: Final = "amq.topic"
 """Where RabbitMQ's MQTT plugin puts topics unless `mqtt.exchange` says otherwise (3.10.8)."""
-DEFAULT_EXCHANGE: Final = "amq.default"
-"""How RabbitMQ spells the default exchange, whose name is empty, where it checks permissions."""
 
 _FAMILIES: Final[dict[ResourceKind, Family]] = {
     ResourceKind.TOPIC: "topic",

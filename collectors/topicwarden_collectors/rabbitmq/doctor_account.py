@@ -19,7 +19,7 @@ from topicwarden_collectors.rabbitmq.doctor_examination import (
     names,
 )
 from topicwarden_collectors.rabbitmq.doctor_streams import is_stream
-from topicwarden_collectors.rabbitmq.grants_names import BUILT_IN
+from topicwarden_collectors.rabbitmq.exchanges import BUILT_IN
 from topicwarden_collectors.rabbitmq.permissions import Expressions, Permission
 
 NEEDED_TAG = "monitoring"

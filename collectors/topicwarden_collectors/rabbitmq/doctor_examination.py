@@ -10,11 +10,12 @@ from types import MappingProxyType
 from typing import Final
 
 from topicwarden.sources import Advice, BlindSpot
+from topicwarden_collectors.rabbitmq import exchanges
 
-EVENTS: Final = "amq.rabbitmq.event"
-LOG: Final = "amq.rabbitmq.log"
-TRACE: Final = "amq.rabbitmq.trace"
-PLUGIN_EXCHANGE: Final = "amq.topicwarden.audit"
+EVENTS: Final = exchanges.EVENTS
+LOG: Final = exchanges.LOG
+TRACE: Final = exchanges.TRACE
+PLUGIN_EXCHANGE: Final = exchanges.AUDIT
 PLUGIN: Final = "topicwarden_audit"
 OWN_CONFIGURE: Final = r"^amq\.gen-.*$"
 OWN_WRITE: Final = r"^amq\.gen-.*$"

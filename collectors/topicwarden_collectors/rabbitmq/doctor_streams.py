@@ -24,7 +24,7 @@ from topicwarden_collectors.rabbitmq.doctor_examination import (
     names,
 )
 from topicwarden_collectors.rabbitmq.doctor_grants import Rights
-from topicwarden_collectors.rabbitmq.grants_names import BUILT_IN
+from topicwarden_collectors.rabbitmq.exchanges import BUILT_IN, DEFAULT
 from topicwarden_collectors.rabbitmq.permissions import Permission
 
 _OWN_QUEUE: Final = "amq.gen-AAAAAAAAAAAAAAAAAAAAAA"
@@ -129,7 +129,7 @@ def _queue(rights: Rights, permission: Permission, queues: Iterable[str]) -> str
 def _way(rights: Rights, permission: Permission, exchanges: Iterable[str], queues: Iterable[str]) -> str | None:
     """Return how a user who may write to a stream gets a message there; None when no way is known."""
     for name in exchanges:
-        if name != "amq.default" and not is_stream(name) and rights.allows(permission.read, name):
+        if name != DEFAULT and not is_stream(name) and rights.allows(permission.read, name):
             if rights.allows(permission.write, name):
                 return f"by a binding from the exchange {name!r}"
             if rights.allows(permission.configure, name):

@@ -8,27 +8,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Final
 
 from topicwarden.events import Action, Resource, ResourceKind
 from topicwarden_collectors.rabbitmq.definitions import Definitions
-from topicwarden_collectors.rabbitmq.permissions import DEFAULT_EXCHANGE
+from topicwarden_collectors.rabbitmq.exchanges import BUILT_IN, DEFAULT, OBSERVING
 
-BUILT_IN: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        DEFAULT_EXCHANGE: "direct",
-        "amq.direct": "direct",
-        "amq.fanout": "fanout",
-        "amq.headers": "headers",
-        "amq.match": "headers",
-        "amq.rabbitmq.trace": "topic",
-        "amq.topic": "topic",
-    }
-)
-"""Exchanges every virtual host has, and their types (3.10.8)."""
-OBSERVING: Final[Mapping[str, str]] = MappingProxyType({"amq.rabbitmq.event": "topic", "amq.rabbitmq.log": "topic"})
-"""Exchanges the default virtual host has once events and logs are published; they are never among the definitions."""
 MAX_VHOSTS: Final = 10_000
 MAX_NAMES: Final = 50_000
 """Exchanges and queues of one virtual host."""
@@ -120,7 +105,7 @@ class Names:
         found = self._vhosts.get(vhost)
         if found is not None and name in found.exchanges:
             return found.exchanges[name]
-        return BUILT_IN.get(name or DEFAULT_EXCHANGE) or OBSERVING.get(name)
+        return BUILT_IN.get(name or DEFAULT) or OBSERVING.get(name)
 
     def resources(self, vhost: str, action: Action) -> Iterable[Resource]:
         """Return what exists that a permission for an action may be about.
@@ -135,7 +120,7 @@ class Names:
             case Action.CONFIGURE:
                 exchanges = [name for name in exchanges if not name.startswith("amq.")]
             case Action.SUBSCRIBE:
-                exchanges.remove(DEFAULT_EXCHANGE)  # nothing can be bound to it
+                exchanges.remove(DEFAULT)  # nothing can be bound to it
         resources = [Resource(ResourceKind.EXCHANGE, name) for name in exchanges]
         if action is not Action.PUBLISH:
             resources += [Resource(ResourceKind.QUEUE, name) for name in found.queues]

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from topicwarden.events import NO_RESOURCE, Action, Resource, ResourceKind
+from topicwarden_collectors.rabbitmq import exchanges
 from topicwarden_collectors.rabbitmq.log_facts import Fact, Refused
 from topicwarden_collectors.rabbitmq.log_grammar import (
     CONNECTION,
@@ -25,7 +26,7 @@ from topicwarden_collectors.rabbitmq.log_grammar import (
 )
 from topicwarden_collectors.rabbitmq.log_spelling import Spelling, name_of, printed_string
 
-DEFAULT_EXCHANGE: Final = "amq.default"
+DEFAULT_EXCHANGE: Final = exchanges.DEFAULT
 
 _V, _U, _NAME, _IN, _CLIENT, _REST = Gap("vhost"), Gap("user"), Gap("name"), Gap("in"), Gap("client"), Gap("rest")
 _METHOD: Final = Word("method", re.compile(r"[a-z]+\.[a-z_-]+|none", re.ASCII))

@@ -16,21 +16,9 @@ from typing import Final
 
 from topicwarden.events import Resource, ResourceKind
 from topicwarden.patterns.mqtt import filter_problem
+from topicwarden_collectors.rabbitmq import exchanges
 
-DEFAULT_EXCHANGE: Final = "amq.default"
-"""How the default exchange, whose name is empty, is spelled: as RabbitMQ's permissions spell it."""
-PREDECLARED: Final[Mapping[str, str]] = {
-    "": "direct",
-    "amq.default": "direct",
-    "amq.direct": "direct",
-    "amq.fanout": "fanout",
-    "amq.headers": "headers",
-    "amq.match": "headers",
-    "amq.topic": "topic",
-    "amq.rabbitmq.trace": "topic",
-    "amq.rabbitmq.event": "topic",
-    "amq.rabbitmq.log": "topic",
-}
+PREDECLARED: Final[Mapping[str, str]] = {"": "direct", **exchanges.BUILT_IN, **exchanges.OBSERVING}
 """Types of the exchanges every virtual host has, by name."""
 _STOMP_QUEUE: Final = re.compile(r"stomp-subscription-[A-Za-z0-9_-]{22}")
 """`rabbit_stomp_util:subscription_queue_name`: an MD5 of destination and subscription id."""
@@ -38,7 +26,7 @@ _STOMP_QUEUE: Final = re.compile(r"stomp-subscription-[A-Za-z0-9_-]{22}")
 
 def exchange_name(exchange: str) -> str:
     """Return the exchange's name as we spell it: the default exchange has one too."""
-    return exchange or DEFAULT_EXCHANGE
+    return exchange or exchanges.DEFAULT
 
 
 def mqtt_topic(key: str) -> str:

@@ -17,7 +17,9 @@ from typing import Any, Final
 
 import pcre2  # type: ignore[import-untyped] # ships no types
 
-DEFAULT_EXCHANGE: Final = "amq.default"
+from topicwarden_collectors.rabbitmq import exchanges
+
+DEFAULT_EXCHANGE: Final = exchanges.DEFAULT
 """What the default exchange, whose name is empty, is called where permissions are checked."""
 MAX_REGEX_BYTES: Final = 4096
 MAX_NAME_BYTES: Final = 65536

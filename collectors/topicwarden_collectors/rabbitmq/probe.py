@@ -8,11 +8,11 @@ from typing import Any, Final
 from pika.channel import Channel
 
 from topicwarden.errors import ObservationError
+from topicwarden_collectors.rabbitmq import exchanges
 from topicwarden_collectors.rabbitmq.address import Address
 from topicwarden_collectors.rabbitmq.link_problems import connection_problem
 from topicwarden_collectors.rabbitmq.link_session import LinkFailed, Session
 
-PLUGIN_EXCHANGE: Final = "amq.topicwarden.audit"
 _ANSWER_S: Final = 20.0
 
 
@@ -48,7 +48,7 @@ async def _is_there(session: Session) -> bool:
 
     def opened(channel: Channel) -> None:
         channel.add_on_close_callback(lambda _channel, _reason: settle(False))
-        channel.exchange_declare(PLUGIN_EXCHANGE, passive=True, callback=lambda _frame: settle(True))
+        channel.exchange_declare(exchanges.AUDIT, passive=True, callback=lambda _frame: settle(True))
 
     if session.connection is None:
         raise LinkFailed(ConnectionError("closed"))

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from topicwarden.sources import BlindSpot
+from topicwarden_collectors.rabbitmq import exchanges
 
-EVENTS: Final = "amq.rabbitmq.event"
-LOG: Final = "amq.rabbitmq.log"
-TRACE: Final = "amq.rabbitmq.trace"
+EVENTS: Final = exchanges.EVENTS
+LOG: Final = exchanges.LOG
+TRACE: Final = exchanges.TRACE
 FIREHOSE_COST: Final = "about 3 to 7 times the broker's CPU per message"
 """Measured with RabbitMQ 3.10.8: 2.8 times for messages of 200 bytes that are routed to a queue and consumed, 6.8 times
 for messages that are routed nowhere."""

@@ -8,7 +8,9 @@ from typing import Final
 
 import numpy as np
 
-EXCHANGE: Final = "amq.topicwarden.audit"
+from topicwarden_collectors.rabbitmq import exchanges
+
+EXCHANGE: Final = exchanges.AUDIT
 CONTENT_TYPE: Final = "application/vnd.topicwarden.audit"
 
 MAGIC: Final = b"TWRB"
