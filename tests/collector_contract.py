@@ -74,6 +74,28 @@ class CollectorContract:
         assert spots
         assert all(spot.what and not spot.what.endswith(".") for spot in spots)
 
+    def test_what_is_done_once_it_says_that_it_observes_is_seen(self, on_stage: Stage) -> None:
+        async def run() -> None:
+            shown = asyncio.Event()
+            stage = on_stage
+
+            async def collect() -> None:
+                async for batch in stage.collector.batches():
+                    stage.rows += to_rows(batch)
+                    if stage.shows(stage.rows):
+                        shown.set()
+
+            task = asyncio.ensure_future(collect())
+            async with asyncio.timeout(20):
+                while not stage.collector.observing:  # noqa: ASYNC110 - a property tells it, no event
+                    await asyncio.sleep(0.001)
+                await asyncio.to_thread(stage.act)  # once
+                await shown.wait()
+            await stage.collector.close()
+            await asyncio.wait_for(task, 5)
+
+        asyncio.run(run())
+
     def test_closing_ends_it_at_once_and_twice_is_no_error(self, on_stage: Stage) -> None:
         async def run() -> None:
             iterator = on_stage.collector.batches()

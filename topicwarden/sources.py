@@ -67,6 +67,11 @@ class Collector(Protocol):
         """Counts so far."""
         ...
 
+    @property
+    def observing(self) -> bool:
+        """Whether it has begun: what happens from now on is seen, or told as lost. False while still connecting."""
+        ...
+
     def blind_spots(self) -> Sequence[BlindSpot]:
         """What this source cannot see as it stands now; never empty for a mode that is not complete."""
         ...

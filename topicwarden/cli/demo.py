@@ -68,12 +68,14 @@ def _watch_and_judge(broker_name: str, folder: Path, demo: Demo) -> int:
     about = about_sources("demo", watching.summaries(), watching.kinds)
     with open_pipeline("demo", options, streams, about=about, kinds=watching.kinds) as pipeline:
         announce(pipeline, watching)
-        traffic.start()
         try:
-            asyncio.run(watch(watching, pipeline, stop_after=LIMIT_SECONDS, until=_all_seen(traffic, pipeline)))
+            # No client acts before it is seen to.
+            seen = _all_seen(traffic, pipeline)
+            asyncio.run(watch(watching, pipeline, stop_after=LIMIT_SECONDS, until=seen, begun=traffic.start))
         finally:
             demo.stop_traffic()
-            traffic.join()
+            if traffic.begun:
+                traffic.join()
         finish(pipeline, watching)
         findings = pipeline.engine.ledger.findings()
     failures = watching.failures
@@ -95,6 +97,11 @@ class _Traffic(threading.Thread):
         self._demo = demo
         self.error: TopicwardenError | None = None
 
+    @property
+    def begun(self) -> bool:
+        """Whether it was started, be it over or not."""
+        return self.ident is not None
+
     def run(self) -> None:
         try:
             self._demo.traffic()
@@ -108,7 +115,7 @@ def _all_seen(traffic: _Traffic, pipeline: Pipeline) -> Callable[[], bool]:
 
     def holds() -> bool:
         nonlocal before, since
-        if traffic.is_alive() or pipeline.events != before:
+        if not traffic.begun or traffic.is_alive() or pipeline.events != before:
             before, since = pipeline.events, time.monotonic()
         return time.monotonic() - since > SETTLE_SECONDS
 

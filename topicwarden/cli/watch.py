@@ -24,6 +24,8 @@ from topicwarden.sources import Broker, Collector, SourceOptions, load_brokers
 
 STATUS_SECONDS: Final = 0.25
 """How often the status line is redrawn."""
+BEGIN_SECONDS: Final = 0.02
+"""How often collectors are asked whether they observe yet."""
 CLOSE_SECONDS: Final = 10
 """How long collectors get to hand over what they have when we end."""
 
@@ -106,8 +108,12 @@ async def watch(
     *,
     stop_after: float | None = None,
     until: Callable[[], bool] | None = None,
+    begun: Callable[[], None] | None = None,
 ) -> None:
-    """Feed the pipeline from every collector until they end, a signal comes, time is up, or `until()` says so."""
+    """Feed the pipeline from every collector until they end, a signal comes, time is up, or `until()` says so.
+
+    `begun()` is called once, when every collector observes.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -119,6 +125,7 @@ async def watch(
         loop.add_signal_handler(number, interrupt)
     tasks = [asyncio.ensure_future(_collect(collector, pipeline, watching)) for collector in watching.collectors]
     status = asyncio.ensure_future(_show_status(pipeline, watching, until, stop))
+    beginning = asyncio.ensure_future(_tell_when_begun(pipeline, watching, begun))
     everything = asyncio.ensure_future(asyncio.wait(tasks))
     everything.add_done_callback(lambda _: stop.set())
     try:
@@ -128,7 +135,7 @@ async def watch(
         for collector in watching.collectors:
             await collector.close()
         await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
-        for task in (status, everything, *tasks):
+        for task in (status, beginning, everything, *tasks):
             task.cancel()
         # What a task died of is either kept as a failure or a defect of ours, and then must be seen.
         for result in await asyncio.gather(*tasks, return_exceptions=True):
@@ -147,6 +154,18 @@ async def _collect(collector: Collector, pipeline: Pipeline, watching: Watching)
         watching.failures.append(error)
         if len(watching.collectors) > 1:
             pipeline.live.message(f"no longer watching {visible(collector.broker)}: {visible(str(error))}")
+
+
+async def _tell_when_begun(pipeline: Pipeline, watching: Watching, begun: Callable[[], None] | None) -> None:
+    """Say of each collector that was not at once observing from when on it is; then call `begun`."""
+    waiting = [collector for collector in watching.collectors if not collector.observing]
+    while waiting:
+        await asyncio.sleep(BEGIN_SECONDS)
+        for collector in [one for one in waiting if one.observing]:
+            pipeline.live.message(f"{visible(collector.broker)} is being observed from now on")
+            waiting.remove(collector)
+    if begun is not None:
+        begun()
 
 
 async def _show_status(

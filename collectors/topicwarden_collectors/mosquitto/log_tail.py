@@ -88,6 +88,11 @@ class LogCollector:
         """The mode in a few words."""
         return f"mosquitto log ({self.path})"
 
+    @property
+    def observing(self) -> bool:
+        """From the start: the log was opened, and its end noted."""
+        return True
+
     def blind_spots(self) -> Sequence[BlindSpot]:
         """What the log as read so far does not show."""
         return log_blind_spots(self._decoder)

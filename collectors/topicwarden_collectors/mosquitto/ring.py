@@ -73,6 +73,11 @@ class RingCollector:
         """The mode in a few words."""
         return f"mosquitto plugin, every event ({self.path})"
 
+    @property
+    def observing(self) -> bool:
+        """From the start: the place to begin at was noted when the ring was opened."""
+        return True
+
     def blind_spots(self) -> Sequence[BlindSpot]:
         """What the plugin cannot show as the broker runs now."""
         heartbeat_ns = 0

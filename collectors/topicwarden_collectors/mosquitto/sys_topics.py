@@ -60,11 +60,17 @@ class SysCollector:
         self._link: SysLink | None = None
         self._closed = asyncio.Event()
         self._log_seen = self._counts_seen = False
+        self._subscribed = False
 
     @property
     def title(self) -> str:
         """The mode in a few words."""
         return f"mosquitto $SYS topics ({self._address.text})"
+
+    @property
+    def observing(self) -> bool:
+        """Whether the broker has taken our subscription."""
+        return self._subscribed
 
     def blind_spots(self) -> Sequence[BlindSpot]:
         """What `$SYS` does not show; until the first message came, that is everything."""
@@ -120,6 +126,7 @@ class SysCollector:
         # Our own coming and going is not the broker's users' doing.
         self._decoder.sink.ignored = link.client_id
         await link.open()
+        self._subscribed = True
 
     async def _reconnect(self) -> None:
         """Try again until it works or we are closed."""

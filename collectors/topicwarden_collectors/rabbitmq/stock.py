@@ -77,6 +77,12 @@ class StockCollector:
             parts += f", firehose of {vhosts} at {FIREHOSE_COST}"
         return f"rabbitmq stock mode: {parts} ({self._address.text})"
 
+    @property
+    def observing(self) -> bool:
+        """Whether a queue of ours is bound."""
+        sight = self._decoder.sight
+        return sight.events is None or sight.log is None
+
     def blind_spots(self) -> Sequence[BlindSpot]:
         """What is not seen as things stand."""
         return blind_spots(self._decoder.sight)

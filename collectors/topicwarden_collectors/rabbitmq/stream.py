@@ -105,6 +105,11 @@ class StreamCollector:
         """The mode in a few words."""
         return f"rabbitmq plugin, every attempt and decision ({self.address.text})"
 
+    @property
+    def observing(self) -> bool:
+        """Whether the plugin of a node is understood: it records nothing until it knows of our queue."""
+        return any(node.decoder.joined for node in self._nodes.values())
+
     def blind_spots(self) -> Sequence[BlindSpot]:
         """What the plugin cannot show as the broker runs now."""
         spots: list[BlindSpot] = []
