@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Protocol
 
 from topicwarden.errors import ConfigurationError, Problem
-from topicwarden.events import EventBatch
+from topicwarden.events import Client, EventBatch
+from topicwarden.grants import Export, Grants, Probe
+from topicwarden.policy import Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +227,31 @@ class Broker(Protocol):
         """Judge a configuration, or a running broker where `options` has an account for it.
 
         Raises ConfigurationError when it cannot be read, ObservationError when it cannot be reached.
+        """
+        ...
+
+    def grants(self, source: str, options: SourceOptions) -> Sequence[Grants]:
+        """Read what a configuration, or a running broker where `options` has an account for it, would allow.
+
+        One for each part of the broker with rules of its own. Raises ConfigurationError when it cannot be read (all
+        of a file's problems at once), ObservationError when it cannot be reached.
+        """
+        ...
+
+    @property
+    def export_targets(self) -> Sequence[str]:
+        """The native forms a policy can be exported to: `mosquitto-acl` …; unique over all brokers."""
+        ...
+
+    def export(self, target: str, policy: Policy, accounts: Sequence[Client]) -> Export:
+        """Write a policy in a native form, for these accounts and those that the policy names outright."""
+        ...
+
+    def probe(self, target: str, options: SourceOptions, passwords: Mapping[str, str], *, allow_publish: bool) -> Probe:
+        """Connect to a running broker to ask it as its users; `passwords` by user name.
+
+        Unless `allow_publish`, nothing is done that an existing subscriber could receive. Raises ConfigurationError or
+        ObservationError when it cannot begin.
         """
         ...
 

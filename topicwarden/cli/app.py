@@ -198,6 +198,169 @@ def doctor(
 
 
 @app.command()
+def scan(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CONFIGURATION...",
+            help="mosquitto.conf, an acl_file, dynamic-security.json, RabbitMQ's definitions.json, or "
+            "amqp[s]://USER@HOST:PORT?management=URL (live, through the management API).",
+        ),
+    ],
+    policy: PolicyOption = None,
+    output_format: Annotated[
+        str, typer.Option("--format", "-f", metavar="FORMAT", help="text, jsonl, ecs, ocsf or sarif (docs/scan.md).")
+    ] = "text",
+    fail_on: FailOnOption = "medium",
+    observed: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="What was observed: a recording, a log, or a folder of them; may be repeated. Tells unused grants.",
+        ),
+    ] = None,
+    broker: BrokerOption = None,
+    kind: KindOption = None,
+    witness_check: Annotated[
+        str | None,
+        typer.Option(
+            "--witness-check",
+            metavar="ADDRESS",
+            help="Try every witness on this running broker, mqtt[s]:// or amqp[s]://, and say whether it agrees.",
+        ),
+    ] = None,
+    credentials: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="For --witness-check: a line USER:PASSWORD for each user to ask as."),
+    ] = None,
+    allow_publish: Annotated[
+        bool,
+        typer.Option(
+            "--allow-publish", help="Let --witness-check publish empty messages that subscribers may receive."
+        ),
+    ] = False,
+    username: UsernameOption = None,
+    password_file: PasswordFileOption = None,
+    cafile: CafileOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
+) -> None:
+    """Compare what a broker would allow with the policy and, if given, with what was observed."""
+    from topicwarden.cli.options import severity_named
+    from topicwarden.cli.scan import ScanOptions, WitnessCheck, run
+    from topicwarden.sources import SourceOptions
+
+    def body() -> int:
+        check_options = None if witness_check is None else WitnessCheck(witness_check, credentials, allow_publish)
+        options = ScanOptions(
+            policy=policy,
+            output_format=output_format,
+            fail_on=severity_named(fail_on),
+            observed=observed or [],
+            broker_kind=kind,
+            witness_check=check_options,
+        )
+        source_options = SourceOptions(
+            broker=broker, username=username, password_file=password_file, cafile=cafile, certfile=cert, keyfile=key
+        )
+        return run(sources, options, source_options)
+
+    exit_with(body)
+
+
+@app.command()
+def learn(
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="Recordings of `watch --record`, and broker logs (.gz too).")
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", help="Where the draft of the policy goes; never overwritten."),
+    ],
+    review: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where the review list goes. Default: beside the draft, .review.jsonl."),
+    ] = None,
+    min_coverage: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE", min=0, max=1, help="Refuse to draft when less of the behaviour seems to have been seen."
+        ),
+    ] = 0.7,
+    broker: BrokerOption = None,
+    kind: KindOption = None,
+    timezone: TimezoneOption = None,
+) -> None:
+    """Draft a policy from what was observed, with a list of what it would not grant and why."""
+    from topicwarden.cli.learn import LearnOptions, run
+    from topicwarden.sources import SourceOptions
+
+    def body() -> int:
+        options = LearnOptions(output=output, review=review, min_coverage=min_coverage, broker_kind=kind)
+        return run(files, options, SourceOptions(broker=broker, from_start=True, timezone=timezone))
+
+    exit_with(body)
+
+
+@app.command()
+def export(
+    policy: Annotated[Path, typer.Argument(metavar="POLICY", help="The policy file.")],
+    to: Annotated[str, typer.Option("--to", metavar="TARGET", help="mosquitto-acl, mosquitto-dynsec or rabbitmq.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Where the files go. Default: the main one to stdout."),
+    ] = None,
+    accounts: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CONFIGURATION",
+            help="A broker's configuration whose users the policy's patterns are expanded for; may be repeated.",
+        ),
+    ] = None,
+    user: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A user to expand patterns for; may be repeated.")
+    ] = None,
+    observed: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE", help="Recordings or logs to replay: how many of these events would the export deny?"
+        ),
+    ] = None,
+    kind: KindOption = None,
+) -> None:
+    """Write a policy in a broker's own syntax, say what that cannot express, and prove it on observed events."""
+    from topicwarden.cli.export import ExportOptions, run
+    from topicwarden.sources import SourceOptions
+
+    def body() -> int:
+        options = ExportOptions(
+            target=to,
+            output=output,
+            accounts=accounts or [],
+            users=user or [],
+            observed=observed or [],
+            broker_kind=kind,
+        )
+        return run(policy, options, SourceOptions(from_start=True))
+
+    exit_with(body)
+
+
+@app.command()
+def diff(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="The policy before.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="The policy after.")],
+    output_format: Annotated[
+        str, typer.Option("--format", "-f", metavar="FORMAT", help="text, json or markdown.")
+    ] = "text",
+) -> None:
+    """Say what a change of the policy newly allows and newly denies, each with a name that shows it."""
+    from topicwarden.cli.diff import run
+
+    exit_with(lambda: run(old, new, output_format))
+
+
+@app.command()
 def explain(
     code: Annotated[
         str | None, typer.Argument(metavar="[CODE]", help="TW201, or its dotted name; without it, the list.")

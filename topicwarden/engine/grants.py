@@ -186,7 +186,7 @@ def _intended(roles: Sequence[Role], grantee: Client, right: Right) -> bool:
     """
     resource = right.resource
     for role in roles:
-        places = _places(role, right.action)
+        places = role.places(right.action)
         if resource.kind is ResourceKind.EXCHANGE and right.action is not Action.CONFIGURE:
             if any(place.exchange == resource.name for place in places):
                 return True
@@ -198,13 +198,3 @@ def _intended(roles: Sequence[Role], grantee: Client, right: Right) -> bool:
         if isinstance(space.syntax.union(patterns).uncovered(wanted), Covered):
             return True
     return False
-
-
-def _places(role: Role, action: Action) -> list[Place]:
-    match action:
-        case Action.PUBLISH:
-            return [rule.place for rule in role.publish]
-        case Action.SUBSCRIBE:
-            return role.receives
-        case _:
-            return role.configures

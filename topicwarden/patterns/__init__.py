@@ -20,6 +20,7 @@ from topicwarden.patterns.dotted_inclusion import KeyUnion, key_overlap
 from topicwarden.patterns.dotted_index import DottedIndex
 from topicwarden.patterns.filter_index import NO_MATCHES, BoundMatch, Constraint, FilterIndex, Matches
 from topicwarden.patterns.inclusion import BUDGET, Answer, Covered, FilterUnion, Undecided, Witness, overlap, uncovered
+from topicwarden.patterns.languages import Anything, Names, NameUnion, names_match, names_overlap
 from topicwarden.patterns.mqtt import (
     MAX_BYTES,
     Level,
@@ -33,6 +34,7 @@ from topicwarden.patterns.mqtt import (
     topic_problem,
 )
 from topicwarden.patterns.names import skeleton, unsafe_characters
+from topicwarden.patterns.regex import Regex
 from topicwarden.patterns.syntax import KEYS, TOPICS, Pattern, Syntax
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "NO_MATCHES",
     "TOPICS",
     "Answer",
+    "Anything",
     "BoundMatch",
     "Constraint",
     "Covered",
@@ -55,7 +58,10 @@ __all__ = [
     "Level",
     "LevelPattern",
     "Matches",
+    "NameUnion",
+    "Names",
     "Pattern",
+    "Regex",
     "Special",
     "SpecialWord",
     "Syntax",
@@ -70,6 +76,8 @@ __all__ = [
     "key_problem",
     "literal_key",
     "matches",
+    "names_match",
+    "names_overlap",
     "overlap",
     "parse",
     "parse_binding",

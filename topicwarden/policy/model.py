@@ -9,7 +9,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from topicwarden.events import Client, Resource
+from topicwarden.events import Action, Client, Resource
 from topicwarden.policy.fields import (
     ByteRate,
     Count,
@@ -273,6 +273,18 @@ class Role(_Limits):
     def configures(self) -> list[Place]:
         """What a member may declare, purge and delete; queues that the server names come with a permission to bind."""
         return [*(rule.place for rule in self.configure), *self._own_queues]
+
+    def places(self, action: Action) -> list[Place]:
+        """Return where a member may do this: PUBLISH, SUBSCRIBE (to receive in any way) or CONFIGURE."""
+        match action:
+            case Action.PUBLISH:
+                return [rule.place for rule in self.publish]
+            case Action.SUBSCRIBE:
+                return self.receives
+            case Action.CONFIGURE:
+                return self.configures
+            case _:
+                raise ValueError(f"a policy says nothing of {action.name}")
 
     @property
     def _own_queues(self) -> list[Place]:

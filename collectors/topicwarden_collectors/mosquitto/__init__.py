@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from topicwarden.events import EventBatch
+    from topicwarden.events import Client, EventBatch
+    from topicwarden.grants import Export, Grants, Probe
+    from topicwarden.policy import Policy
     from topicwarden.sources import Collector, Counters, Demo, DoctorReport, FileAbout, SourceOptions
 
 DEFAULT_RING: Final = "/run/topicwarden/mosquitto.ring"
@@ -70,6 +72,26 @@ class MosquittoBroker:
         from topicwarden_collectors.mosquitto.doctor import diagnose
 
         return diagnose(target)
+
+    def grants(self, source: str, options: SourceOptions) -> Sequence[Grants]:
+        """Read a mosquitto.conf with all it names, an acl_file, or a dynamic-security.json."""
+        from topicwarden_collectors.mosquitto.grants_read import read_grants
+
+        return read_grants(source, options)
+
+    export_targets: Final = ("mosquitto-acl", "mosquitto-dynsec")
+
+    def export(self, target: str, policy: Policy, accounts: Sequence[Client]) -> Export:
+        """Write a policy as an acl_file or a dynamic-security.json."""
+        from topicwarden_collectors.mosquitto.export import export
+
+        return export(target, policy, accounts)
+
+    def probe(self, target: str, options: SourceOptions, passwords: Mapping[str, str], *, allow_publish: bool) -> Probe:
+        """Connect to a running Mosquitto to ask it as its users."""
+        from topicwarden_collectors.mosquitto.asking import open_probe
+
+        return open_probe(target, options, passwords, allow_publish=allow_publish)
 
     def demo(self, folder: Path) -> AbstractContextManager[Demo]:
         """Start the demo."""

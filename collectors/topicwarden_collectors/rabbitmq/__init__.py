@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from topicwarden.events import EventBatch
+    from topicwarden.events import Client, EventBatch
+    from topicwarden.grants import Export, Grants, Probe
+    from topicwarden.policy import Policy
     from topicwarden.sources import Collector, Counters, Demo, DoctorReport, FileAbout, SourceOptions
 
 
@@ -85,6 +87,26 @@ class RabbitmqBroker:
         from topicwarden_collectors.rabbitmq.doctor import diagnose
 
         return diagnose(target, options)
+
+    def grants(self, source: str, options: SourceOptions) -> Sequence[Grants]:
+        """Read exported definitions, or ask a running node's management API for them."""
+        from topicwarden_collectors.rabbitmq.grants_read import read_grants
+
+        return read_grants(source, options)
+
+    export_targets: Final = ("rabbitmq",)
+
+    def export(self, target: str, policy: Policy, accounts: Sequence[Client]) -> Export:
+        """Write a policy as permissions and topic permissions."""
+        from topicwarden_collectors.rabbitmq.export import export
+
+        return export(target, policy, accounts)
+
+    def probe(self, target: str, options: SourceOptions, passwords: Mapping[str, str], *, allow_publish: bool) -> Probe:
+        """Connect to a running node to ask it as its users."""
+        from topicwarden_collectors.rabbitmq.asking import open_probe
+
+        return open_probe(target, options, passwords, allow_publish=allow_publish)
 
     def demo(self, folder: Path) -> AbstractContextManager[Demo]:
         """Start the demo."""

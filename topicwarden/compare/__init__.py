@@ -1,0 +1,1 @@
+"""Grants against policy, against observation, and policies against each other: pure, no I/O, no clock."""
