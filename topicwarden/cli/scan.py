@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from topicwarden.findings import Severity
-from topicwarden.sources import SourceOptions
+from topicwarden.cli import EXIT_CLEAN, EXIT_FINDINGS
+from topicwarden.cli.check import Opened, open_file
+from topicwarden.cli.observed import files_in, gather
+from topicwarden.cli.progress import Progress
+from topicwarden.cli.signals import Interrupt
+from topicwarden.cli.sources import broker_for
+from topicwarden.cli.witnesses import Tried, WitnessCheck, read_credentials, try_witnesses
+from topicwarden.compare.scan import Question, Scan, Scanned
+from topicwarden.errors import ConfigurationError, Problem
+from topicwarden.events.observed import Observed
+from topicwarden.findings import Ledger, Severity, load_catalogue
+from topicwarden.grants import Grants
+from topicwarden.output.origin import Origin
+from topicwarden.output.sinks import make_sink
+from topicwarden.output.summary import ScannedGrants, Summary
+from topicwarden.policy import load_policy
+from topicwarden.sources import BlindSpot, Broker, SourceOptions, load_brokers
 
-
-@dataclass(frozen=True, slots=True)
-class WitnessCheck:
-    """How witnesses are tried on a running broker."""
-
-    address: str
-    credentials: Path | None
-    allow_publish: bool
+__all__ = ["ScanOptions", "WitnessCheck", "run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,5 +43,127 @@ class ScanOptions:
 
 
 def run(sources: Sequence[str], options: ScanOptions, source_options: SourceOptions) -> int:
-    """Scan each source and print what was found; returns the exit code."""
-    raise NotImplementedError
+    """Scan each source and print what was found; returns the exit code.
+
+    Raises ConfigurationError for what is wrong with the policy or a configuration, ObservationError for a broker or a
+    file that cannot be read.
+    """
+    catalogue = load_catalogue()
+    policy = None
+    if options.policy is not None:
+        policy = load_policy(options.policy, [*catalogue, *(entry.name for entry in catalogue.values())])
+    brokers = load_brokers()
+    found = _read(brokers, sources, options, source_options)
+    check = options.witness_check
+    passwords = {} if check is None else read_credentials(check.credentials)
+    kinds = {grants.broker: grants.kind for grants in found}
+    sink = make_sink(options.output_format, sys.stdout, origin=Origin(host=socket.gethostname(), kinds=kinds))
+    ledger = Ledger(catalogue)
+    now = time.time_ns()
+    scan = Scan(ledger, policy, now)
+    scanned: list[tuple[Grants, Scanned, Tried]] = []
+    with Interrupt() as interrupt, Progress(sys.stderr) as progress:
+        opened = _open(brokers, options, source_options)
+        observed = gather(opened, progress, interrupt) if opened else None
+        for grants in found:
+            if interrupt.happened:
+                break
+            scan.questions.clear()
+            result = scan.run(grants, _of(observed, grants, found), progress)
+            tried = Tried()
+            if check is not None:
+                tried = _try(brokers[grants.kind], check, scan.questions, passwords, source_options, progress)
+            scanned.append((grants, result, tried))
+    findings = ledger.findings()
+    for finding in findings:
+        sink.opened(finding)
+    seen = observed or Observed()
+    sink.finish(
+        Summary(
+            command="scan",
+            sources=[source for one in opened for source in one.sources],
+            findings=findings,
+            started_ns=now if seen.first_ns is None else seen.first_ns,
+            ended_ns=now if seen.last_ns is None else seen.last_ns,
+            clients=len({client.principal for client, *_ in seen}),
+            topics=len({resource for _, _, resource, _ in seen}),
+            denied=sum(row.denied for *_, row in seen),
+            overflow=ledger.overflow,
+            policy=None if options.policy is None else str(options.policy),
+            interrupted=interrupt.happened,
+            scanned=[_summary(*one) for one in scanned],
+        )
+    )
+    failed = any(finding.accepted is None and finding.severity >= options.fail_on for finding in findings)
+    return EXIT_FINDINGS if failed or interrupt.happened else EXIT_CLEAN
+
+
+def _read(
+    brokers: Mapping[str, Broker], sources: Sequence[str], options: ScanOptions, source_options: SourceOptions
+) -> list[Grants]:
+    """Read every source's grants; what is wrong with any of them is told at once."""
+    found: list[Grants] = []
+    problems: list[Problem] = []
+    for source in sources:
+        if "://" not in source and not Path(source).exists():
+            problems.append(Problem("no such file", source, hint="check the path"))
+            continue
+        try:
+            found += broker_for(brokers, source, options.broker_kind).grants(source, source_options)
+        except ConfigurationError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigurationError(*problems)
+    return found
+
+
+def _open(brokers: Mapping[str, Broker], options: ScanOptions, source_options: SourceOptions) -> list[Opened]:
+    reading = SourceOptions(broker=source_options.broker, from_start=True)
+    return [open_file(file, brokers, None, reading) for file in files_in(options.observed)]
+
+
+def _of(observed: Observed | None, grants: Grants, found: Sequence[Grants]) -> Observed | None:
+    """Return what was observed at this broker; when there is only one of each, their names need not agree."""
+    if observed is None or (len(observed.brokers) <= 1 and len({one.broker for one in found}) == 1):
+        return observed
+    if grants.broker not in observed.brokers:
+        raise ConfigurationError(
+            Problem(
+                f"nothing was observed at broker {grants.broker!r}, but at "
+                f"{', '.join(map(repr, sorted(observed.brokers)))}",
+                grants.title,
+                hint="scan one broker at a time, or give both the same name with --broker",
+            )
+        )
+    return observed.at(grants.broker)
+
+
+def _try(
+    broker: Broker,
+    check: WitnessCheck,
+    questions: Sequence[Question],
+    passwords: Mapping[str, str],
+    source_options: SourceOptions,
+    progress: Progress,
+) -> Tried:
+    probe = broker.probe(check.address, source_options, passwords, allow_publish=check.allow_publish)
+    try:
+        return try_witnesses(probe, questions, progress)
+    finally:
+        probe.close()
+
+
+def _summary(grants: Grants, scanned: Scanned, tried: Tried) -> ScannedGrants:
+    return ScannedGrants(
+        title=scanned.title,
+        broker=scanned.broker,
+        blind_spots=[BlindSpot(spot) for spot in grants.blind_spots],
+        grants=scanned.grants,
+        accounts=scanned.accounts,
+        classes=scanned.classes,
+        undecided=scanned.undecided,
+        confirmed=tried.confirmed,
+        refuted=tried.refuted,
+        not_tried=tried.not_tried,
+        unexplained=0 if scanned.usage is None else scanned.usage.unmatched,
+    )

@@ -103,8 +103,8 @@ class Ledger:
         witnesses: Mapping[str, int] | None = None,
         evidence: Mapping[str, Scalar] | None = None,
         accepted: str | None = None,
-    ) -> None:
-        """Add `count` occurrences of a cause.
+    ) -> Finding | None:
+        """Add `count` occurrences of a cause; returns its finding, None when the ledger is full.
 
         `witnesses` must be in the order first seen. Evidence under a key that starts with `max_` keeps the largest
         value, `min_` the smallest, `last_` the newest, `sum_` the sum; every other key keeps its first value. So the
@@ -119,7 +119,7 @@ class Ledger:
             # What is said about the observing is never crowded out; there are few such causes.
             if len(self._findings) >= self.capacity and not code.startswith("TW9"):
                 self.overflow += count
-                return
+                return None
             finding = Finding(
                 self.catalogue[code], broker, client, scope, first_ns, last_ns, 0, certainty, accepted=accepted
             )
@@ -141,6 +141,7 @@ class Ledger:
             _combine(finding.evidence, name, value)
         if finding.count >= 10 ** len(str(max(finding.announced, 1))):
             self._news.setdefault(key, Change.GREW)
+        return finding
 
     def take_news(self) -> list[tuple[Change, Finding]]:
         """Return the findings that were opened, or grew enough to say so again, since the last call."""

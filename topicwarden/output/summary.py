@@ -44,11 +44,34 @@ class InventoryRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ScannedGrants:
+    """What one broker would allow, as far as it was read and judged."""
+
+    title: str
+    """What was read, for people."""
+    broker: str
+    blind_spots: Sequence[BlindSpot]
+    grants: int
+    accounts: int
+    """Clients that were judged, those included that stand for others."""
+    classes: int
+    """Classes of clients that may do the same."""
+    undecided: int
+    """Questions that could not be answered."""
+    confirmed: int = 0
+    """Witnesses to which the running broker said what the finding says; of all that were tried."""
+    refuted: int = 0
+    not_tried: int = 0
+    unexplained: int = 0
+    """Observed events that were allowed and that no grant explains."""
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """Everything the closing summary says. Whoever runs the command fills it; nothing here measures."""
 
     command: str
-    """`watch` or `check`."""
+    """`watch`, `check` or `scan`."""
     sources: Sequence[SourceSummary]
     findings: Sequence[Finding]
     """All of them, gravest first, as `Ledger.findings` returns them."""
@@ -67,6 +90,8 @@ class Summary:
     """The policy file the events were held against; None: none was given."""
     interrupted: bool = False
     """Ended by the user before its source did."""
+    scanned: Sequence[ScannedGrants] = ()
+    """What `scan` read; its `sources` are what was observed."""
 
     @property
     def events(self) -> int:
@@ -112,7 +137,9 @@ class Summary:
 def next_steps(summary: Summary) -> list[str]:
     """Return what to do now, most urgent first; each a sentence without full stop."""
     steps = []
-    if summary.events == 0:
+    if summary.scanned and not summary.sources:
+        steps.append("Say which grants nobody uses: pass recordings or logs with --observed")
+    if summary.events == 0 and not summary.scanned:
         steps.append("No event was seen: run `topicwarden doctor` to learn whether the broker is set up to be watched")
     if summary.lost:
         steps.append("Events were lost, so findings may be missing: give topicwarden more CPU or a larger ring")
@@ -133,7 +160,8 @@ def next_steps(summary: Summary) -> list[str]:
         steps.append(
             "What is legitimate belongs into the policy; what has to wait, into its exceptions with an end date"
         )
-    if any(spot.fix for source in summary.sources for spot in source.blind_spots):
+    read: list[SourceSummary | ScannedGrants] = [*summary.sources, *summary.scanned]
+    if any(spot.fix for source in read for spot in source.blind_spots):
         steps.append("Close the blind spots above that have a fix")
     return steps
 
@@ -161,6 +189,7 @@ def summary_object(summary: Summary) -> dict[str, Any]:
         },
         "accepted": len(summary.accepted),
         "overflow": summary.overflow,
+        "grants": [_grants_object(one) for one in summary.scanned],
         "inventory": [_inventory_object(row) for row in summary.inventory],
         "next_steps": next_steps(summary),
     }
@@ -179,6 +208,22 @@ def _source_object(source: SourceSummary) -> dict[str, Any]:
         "decode_errors": dict(counters.decode_errors),
         "lag_seconds": round(counters.lag_ns / 1e9, 6),
         "counts": dict(counters.source),
+    }
+
+
+def _grants_object(scanned: ScannedGrants) -> dict[str, Any]:
+    return {
+        "title": scanned.title,
+        "broker": scanned.broker,
+        "blind_spots": [{"what": spot.what, "fix": spot.fix} for spot in scanned.blind_spots],
+        "grants": scanned.grants,
+        "accounts": scanned.accounts,
+        "classes": scanned.classes,
+        "undecided": scanned.undecided,
+        "confirmed": scanned.confirmed,
+        "refuted": scanned.refuted,
+        "not_tried": scanned.not_tried,
+        "unexplained": scanned.unexplained,
     }
 
 

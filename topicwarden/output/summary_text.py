@@ -12,7 +12,7 @@ from topicwarden.findings import Finding
 from topicwarden.output import wording
 from topicwarden.output.escape import MIN_COLUMNS, quoted, visible
 from topicwarden.output.layout import columns, wrap
-from topicwarden.output.summary import InventoryRow, Summary, next_steps
+from topicwarden.output.summary import InventoryRow, ScannedGrants, SourceSummary, Summary, next_steps
 from topicwarden.output.text import SEVERITY_STYLE, title
 
 MAX_FINDINGS: Final = 50
@@ -29,8 +29,14 @@ def summary_lines(summary: Summary, width: int | None = None) -> list[Text]:
     span = f"{wording.timestamp(summary.started_ns, 0)} to {wording.timestamp(summary.ended_ns, 0)}".replace(".Z", "Z")
     length = wording.duration(summary.ended_ns - summary.started_ns)
     ended = ", interrupted" if summary.interrupted else ""
-    lines = wrap(Text(f"topicwarden {summary.command}: {span} ({length}{ended})", "bold"), width, rest="  ")
-    for section in (_mode(summary, width), _counts(summary, width), _findings(summary, width)):
+    heading = f"topicwarden {summary.command}: {span} ({length}{ended})"
+    if summary.scanned and not summary.sources:
+        heading = f"topicwarden {summary.command}{ended}"
+    lines = wrap(Text(heading, "bold"), width, rest="  ")
+    sections = [_mode(summary, width), *([_grants(summary, width)] if summary.scanned else [])]
+    if summary.sources or not summary.scanned:
+        sections.append(_counts(summary, width))
+    for section in (*sections, _findings(summary, width)):
         lines += [Text(), *section]
     if summary.accepted:
         lines += [Text(), *_accepted(summary.accepted, width)]
@@ -44,15 +50,16 @@ def summary_lines(summary: Summary, width: int | None = None) -> list[Text]:
 
 
 def _mode(summary: Summary, width: int | None) -> list[Text]:
-    lines = [Text("Watched", "bold")]
-    for source in summary.sources:
+    lines = [Text("Read" if summary.scanned else "Watched", "bold")]
+    read: list[ScannedGrants | SourceSummary] = [*summary.scanned, *summary.sources]
+    for source in read:
         lines += wrap(Text(f"{visible(source.title)}, as broker {quoted(source.broker)}"), width, "  ", "    ")
-    if not summary.sources:
+    if not summary.sources and not summary.scanned:
         lines.append(Text("  nothing"))
     policy = "no policy: only what needs none was checked" if summary.policy is None else visible(summary.policy)
     lines += wrap(Text(f"held against {policy}"), width, "  ", "    ")
     lines.append(Text("Not seen", "bold"))
-    spots = list(dict.fromkeys((spot.what, spot.fix) for source in summary.sources for spot in source.blind_spots))
+    spots = list(dict.fromkeys((spot.what, spot.fix) for source in read for spot in source.blind_spots))
     for what, fix in spots:
         lines += wrap(Text(visible(what)), width, "  - ", "    ")
         for index, line in enumerate((fix or "").split("\n") if fix else []):
@@ -60,6 +67,28 @@ def _mode(summary: Summary, width: int | None) -> list[Text]:
     if not spots:
         lines += wrap(Text("no blind spot of these sources is known"), width, "  ", "  ")
     return lines
+
+
+def _grants(summary: Summary, width: int | None) -> list[Text]:
+    """Return what was judged of the grants, and what a running broker said to it."""
+    total = {
+        "grants": sum(one.grants for one in summary.scanned),
+        "accounts": sum(one.accounts for one in summary.scanned),
+        "classes of clients that may do the same": sum(one.classes for one in summary.scanned),
+    }
+    trouble = {
+        "questions that could not be answered": sum(one.undecided for one in summary.scanned),
+        "witnesses the running broker refuted": sum(one.refuted for one in summary.scanned),
+        "witnesses that could not be tried": sum(one.not_tried for one in summary.scanned),
+        "observed events that no grant explains": sum(one.unexplained for one in summary.scanned),
+    }
+    confirmed = sum(one.confirmed for one in summary.scanned)
+    if confirmed:
+        total["witnesses the running broker confirmed"] = confirmed
+    rows = [[Text(wording.number(value)), Text(name)] for name, value in total.items()]
+    rows += [[Text(wording.number(value), "bold red"), Text(name)] for name, value in trouble.items() if value]
+    lines = [Text("Grants", "bold")]
+    return lines + [part for row in columns(rows, right=[0], indent="  ") for part in wrap(row, width, rest="    ")]
 
 
 def _counts(summary: Summary, width: int | None) -> list[Text]:

@@ -37,6 +37,8 @@ _LEAST_TITLE: Final = 24
 _LONGEST_NAME: Final = 400
 _TIMES: Final = re.compile(r"^ times\b")
 _CLIENT_FIELDS: Final = frozenset({"user", "client_id", "identity", "protocol", "address", "vhost"})
+_PROSE: Final = frozenset({"reason", "how", "others"})
+"""Evidence that is our own words; names in it are made visible, not put in quotes."""
 FRAMEWORKS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "nist-800-53r5": "NIST SP 800-53r5",
@@ -79,6 +81,8 @@ def _field(finding: Finding, field: str, name_columns: int | None) -> str:
         value = getattr(finding.client, field)
     else:
         value = None
+    if field in _PROSE and isinstance(value, str):
+        return visible(value)
     return "(not recorded)" if value is None else wording.scalar(value, name_columns)
 
 
@@ -97,6 +101,8 @@ def brief(finding: Finding, width: int | None = None) -> list[Text]:
     )
     lines = wrap(heading, width, rest=indent)
     lines += wrap(title(finding, names), width, indent, indent)
+    if "where_file" in finding.evidence:
+        return lines + _about_grant(finding, width, indent)
     facts = []
     if finding.client is not None:
         facts += _who(finding, names, short=True)
@@ -126,6 +132,42 @@ def grew(finding: Finding, width: int | None = None) -> Text:
     if room is not None and cell_len(subject.plain) > room:
         subject = _cut(title(finding, max(room // 2, MIN_COLUMNS + 8)), room)
     return Text.assemble(heading, subject, (tail, "bold"))
+
+
+def _about_grant(finding: Finding, width: int | None, indent: str) -> list[Text]:
+    """Return where a grant stands, whose it is, and what to write instead."""
+    evidence, names = finding.evidence, _name_columns(width)
+    where = f"{visible(str(evidence['where_file']))}" + (
+        f":{evidence['where_line']}" if "where_line" in evidence else ""
+    )
+    facts = [where]
+    if "grant" in evidence:
+        facts.append(quoted(str(evidence["grant"]), names))
+    if "holder" in evidence:
+        facts.append(f"for {visible(str(evidence['holder']))}")
+    lines = wrap(Text(", ".join(facts)), width, indent, indent)
+    facts = []
+    if finding.client is not None:
+        facts.append(wording.client_name(finding.client, finding.broker, names))
+        if finding.client.vhost is not None:
+            facts[-1] += f" in virtual host {quoted(finding.client.vhost, names)}"
+    if "alike" in evidence:
+        facts.append(f"and {wording.number(int(evidence['alike']))} more alike")
+    if "stands_for" in evidence:
+        facts.append(f"stands for {visible(str(evidence['stands_for']))}")
+    if len(finding.witnesses) > 1:
+        facts.append("also " + "; ".join(visible(name) for name in list(finding.witnesses)[1:]))
+    facts.append(f"broker {quoted(finding.broker, names)}")
+    facts.append(wording.CERTAINTY_SHORT[finding.certainty])
+    if "broker_says" in evidence:
+        facts.append(visible(str(evidence["broker_says"])))
+    if finding.accepted is not None:
+        facts.append(f"accepted: {visible(finding.accepted)}")
+    lines += wrap(Text(", ".join(facts), "dim"), width, indent, indent)
+    for number, line in enumerate(str(evidence.get("instead", "")).split("\n") if evidence.get("instead") else ()):
+        # A line to copy is never folded.
+        lines.append(Text.assemble(indent, ("instead: " if number == 0 else " " * 9, "green"), visible(line)))
+    return lines
 
 
 def full(finding: Finding, width: int | None = None) -> list[Text]:

@@ -1,0 +1,352 @@
+"""One broker's grants against a policy and against what was observed: everything that is found, into a ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from topicwarden.compare.acceptance import Acceptance
+from topicwarden.compare.dangers import dangers
+from topicwarden.compare.grants import Excess, Missing, excess, indirect, kept, missing
+from topicwarden.compare.intent import Intent, Unions
+from topicwarden.compare.principals import Principal, principals
+from topicwarden.compare.redundancy import Useless, Uselessness, useless
+from topicwarden.compare.told import class_evidence, grant_evidence, origin_scope, right_words
+from topicwarden.compare.usage import Usage, usage
+from topicwarden.events import Action, Certainty, Client
+from topicwarden.events.observed import Observed
+from topicwarden.findings import Finding, Ledger, Scalar
+from topicwarden.grants import Grants, Origin
+from topicwarden.patterns import Undecided, Witness
+from topicwarden.policy import Policy, Space
+
+DAY_NS: Final = 86_400 * 10**9
+_CODES: Final[Mapping[Uselessness, str]] = {
+    Uselessness.REDUNDANT: "TW106",
+    Uselessness.CONTRADICTED: "TW107",
+    Uselessness.IDLE: "TW105",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A witness that a running broker can be asked about."""
+
+    finding: Finding
+    client: Client
+    action: Action
+    space: Space
+    name: str
+    expected: bool
+    """Whether the finding says that the broker allows it."""
+
+
+@dataclass(slots=True)
+class Scanned:
+    """What was looked at, for the summary."""
+
+    title: str
+    broker: str
+    grants: int = 0
+    accounts: int = 0
+    classes: int = 0
+    """Classes of clients that were judged one by one."""
+    undecided: int = 0
+    """Questions that could not be answered."""
+    usage: Usage | None = None
+
+
+class Scan:
+    """Scans grants into a ledger. No clock: `now_ns` is when."""
+
+    def __init__(self, ledger: Ledger, policy: Policy | None, now_ns: int) -> None:
+        self._ledger = ledger
+        self._policy = policy
+        self._now = now_ns
+        self._known_undecided: set[Origin] = set()
+        self.questions: list[Question] = []
+        """Witnesses for `--witness-check`, in the order found."""
+
+    def run(
+        self, grants: Grants, observed: Observed | None = None, progress: Callable[[str], None] = lambda _: None
+    ) -> Scanned:
+        """Scan one broker's grants; `progress` is told in words what is being done."""
+        unions = Unions()
+        progress("working out who may do what")
+        classes = list(principals(grants, self._policy))
+        scanned = Scanned(
+            grants.title, grants.broker, len(grants.origins), sum(1 + len(one.alike) for one in classes), len(classes)
+        )
+        self._faults(grants)
+        for number, principal in enumerate(classes, 1):
+            progress(f"comparing {number} of {len(classes)} classes of clients")
+            self._compare(grants, principal, unions, scanned)
+        if self._policy is not None:
+            self._nobody(grants, self._policy)
+        else:
+            progress("looking for dangerous grants")
+            self._dangers(grants, classes, unions)
+        progress("looking for grants that decide nothing")
+        for one in useless(classes, unions):
+            self._useless(grants, one)
+        if observed is not None:
+            progress("comparing with what was observed")
+            scanned.usage = usage(grants, observed, [one.rights for one in classes])
+            self._unused(grants, scanned.usage, observed)
+        return scanned
+
+    # Granted and intended -----------------------------------------------------------------------------------------
+
+    def _compare(self, grants: Grants, principal: Principal, unions: Unions, scanned: Scanned) -> None:
+        client = principal.client
+        intent = Intent(self._policy, grants, principal.roles, client.user, client.client_id)
+        paths = grants.paths(client)
+        if self._policy is None:
+            for path, answer in indirect(principal, paths, intent, unions):
+                if isinstance(answer, Witness):
+                    reason = f"it reaches {right_words(path.action, path.space, answer.topic)} by way of {path.how}"
+                    self._record("TW112", grants, principal, path.origin, {"reason": reason}, certainty=path.certainty)
+            return
+        acceptance = Acceptance(self._policy, principal, self._now, grants, self._ledger.catalogue)
+        found: dict[Origin, list[Excess]] = {}
+        for one in excess(principal, intent, (), unions):
+            found.setdefault(one.rule.origin, []).append(one)
+        for origin, ones in found.items():
+            self._excess(grants, principal, intent, origin, ones, acceptance, unions, scanned)
+        for path, answer in indirect(principal, paths, intent, unions):
+            if isinstance(answer, Undecided):
+                self._undecided(grants, principal, path.origin, answer.reason, scanned)
+                continue
+            witness = right_words(path.action, path.space, answer.topic)
+            accepted = acceptance.of("TW104", path.space, path.names, unions)
+            self._record(
+                "TW104",
+                grants,
+                principal,
+                path.origin,
+                {"how": path.how},
+                witnesses=[witness],
+                certainty=path.certainty,
+                accepted=accepted,
+                more_scope=(path.how,),
+            )
+        for gap in missing(principal, intent, unions):
+            self._missing(grants, principal, gap, acceptance, scanned)
+        acceptance.report_expired(self._ledger)
+
+    def _excess(
+        self,
+        grants: Grants,
+        principal: Principal,
+        intent: Intent,
+        origin: Origin,
+        ones: Sequence[Excess],
+        acceptance: Acceptance,
+        unions: Unions,
+        scanned: Scanned,
+    ) -> None:
+        """Report a grant's excess once, with a witness for each action."""
+        certain: list[tuple[Excess, str]] = []
+        for one in ones:
+            if isinstance(one.answer, Undecided):
+                self._undecided(grants, principal, origin, one.answer.reason, scanned)
+            else:
+                certain.append((one, one.answer.topic))
+        if not certain:
+            return
+        accepted = None
+        reasons = [acceptance.of("TW101", one.space, one.rule.names, unions, intent, one.action) for one, _ in certain]
+        if all(reason is not None for reason in reasons):
+            accepted = reasons[0]
+        instead = grants.instead(origin, principal.client, kept(principal, intent, origin))
+        finding = self._record(
+            "TW101",
+            grants,
+            principal,
+            origin,
+            {"instead": instead},
+            witnesses=[right_words(one.action, one.space, name) for one, name in certain],
+            certainty=min(one.rule.certainty for one, _ in certain),
+            accepted=accepted,
+        )
+        if finding is not None:
+            self.questions += [
+                Question(finding, principal.client, one.action, one.space, name, expected=True) for one, name in certain
+            ]
+
+    def _missing(
+        self, grants: Grants, principal: Principal, gap: Missing, acceptance: Acceptance, scanned: Scanned
+    ) -> None:
+        place = gap.intended.place
+        origin = gap.rule.origin if gap.rule is not None else Origin(grants.title, None, "(no grant allows it)")
+        if isinstance(gap.answer, Undecided):
+            self._undecided(grants, principal, origin, gap.answer.reason, scanned)
+            return
+        evidence: dict[str, Scalar] = {"role": gap.intended.role, "permission": place.label}
+        finding = self._record(
+            "TW103",
+            grants,
+            principal,
+            origin,
+            evidence,
+            witnesses=[right_words(gap.intended.action, gap.space, gap.answer.topic)],
+            certainty=gap.rule.certainty if gap.rule is not None else Certainty.EXACT,
+            accepted=acceptance.anyway("TW103"),
+            more_scope=(gap.intended.role, gap.intended.action.name, place.label),
+        )
+        if finding is not None:
+            action = gap.intended.action
+            self.questions.append(
+                Question(finding, principal.client, action, gap.space, gap.answer.topic, expected=False)
+            )
+
+    def _nobody(self, grants: Grants, policy: Policy) -> None:
+        """Report users that roles name and the broker does not know."""
+        if not grants.closed:
+            return
+        users = {account.user for account in grants.accounts}
+        for name, role in policy.roles.items():
+            for member in role.members:
+                user = None if member.user is None else str(member.user)
+                if user is None or {"*", "?"} & set(user) or user in users:
+                    continue
+                if member.broker is not None and not member.broker.matches(grants.broker):
+                    continue
+                client = Client(grants.broker, grants.accounts[0].protocol if grants.accounts else "mqtt", "", user)
+                self._ledger.record(
+                    "TW103",
+                    broker=grants.broker,
+                    client=client,
+                    scope=(name, "no account"),
+                    first_ns=self._now,
+                    last_ns=self._now,
+                    witnesses={"connect: the broker has no such account": 1},
+                    evidence={"role": name, "where_file": grants.title},
+                )
+
+    # Grants by themselves -----------------------------------------------------------------------------------------
+
+    def _faults(self, grants: Grants) -> None:
+        # What the reader says of a grant is said once.
+        self._known_undecided = {fault.origin for fault in grants.faults if fault.code == "TW114"}
+        for fault in grants.faults:
+            self._ledger.record(
+                fault.code,
+                broker=grants.broker,
+                client=fault.client,
+                scope=(*origin_scope(fault.origin), str(fault.evidence.get("reason", ""))),
+                first_ns=self._now,
+                last_ns=self._now,
+                certainty=Certainty.UNKNOWN if fault.code == "TW114" else Certainty.EXACT,
+                witnesses=None if fault.witness is None else {fault.witness: 1},
+                evidence={**grant_evidence(fault.origin), **fault.evidence},
+            )
+
+    def _dangers(self, grants: Grants, classes: Sequence[Principal], unions: Unions) -> None:
+        for danger in dangers(classes, unions):
+            self._record(
+                "TW112",
+                grants,
+                danger.principal,
+                danger.rule.origin,
+                {"reason": danger.reason},
+                certainty=danger.rule.certainty,
+                more_scope=(danger.reason,),
+            )
+
+    def _useless(self, grants: Grants, one: Useless) -> None:
+        evidence: dict[str, Scalar] = {**grant_evidence(one.origin)}
+        if one.why is Uselessness.IDLE:
+            evidence["reason"] = "it denies what nothing allows"
+        else:
+            evidence["others"] = "; ".join(
+                other.text if other.line is None else f"{other.text} (line {other.line})" for other in one.others
+            )
+        self._ledger.record(
+            _CODES[one.why],
+            broker=grants.broker,
+            scope=origin_scope(one.origin),
+            first_ns=self._now,
+            last_ns=self._now,
+            evidence=evidence,
+        )
+
+    # Granted and observed -----------------------------------------------------------------------------------------
+
+    def _unused(self, grants: Grants, used: Usage, observed: Observed) -> None:
+        if used.first_ns is None or used.last_ns is None:
+            return
+        days = round((used.last_ns - used.first_ns) / DAY_NS, 2)
+        sure = not observed.lost and not observed.overflow and not used.unmatched
+        denials = {fault.origin for fault in grants.faults if fault.code in ("TW105", "TW114")}
+        for origin, use in used.uses.items():
+            if origin in denials or not use.kinds:
+                continue  # it allows nothing, or nobody can tell
+            evidence: dict[str, Scalar] = {**grant_evidence(origin), "days": days}
+            code = "TW102"
+            if use.events:
+                if use.admitted is None or use.admitted <= len(use.names):
+                    continue
+                code = "TW108"
+                evidence |= {
+                    "used_names": len(use.names),
+                    "admitted_names": use.admitted,
+                    "share": round(len(use.names) / use.admitted, 4),
+                    "events": use.events,
+                    "users": len(use.users),
+                }
+            self._ledger.record(
+                code,
+                broker=grants.broker,
+                scope=origin_scope(origin),
+                first_ns=used.first_ns,
+                last_ns=used.last_ns,
+                certainty=Certainty.EXACT if sure else Certainty.INFERRED,
+                evidence=evidence,
+            )
+
+    # Writing down ---------------------------------------------------------------------------------------------------
+
+    def _record(
+        self,
+        code: str,
+        grants: Grants,
+        principal: Principal,
+        origin: Origin,
+        evidence: Mapping[str, Scalar],
+        *,
+        witnesses: Sequence[str] = (),
+        certainty: Certainty = Certainty.EXACT,
+        accepted: str | None = None,
+        more_scope: tuple[str, ...] = (),
+    ) -> Finding | None:
+        client = Client(
+            grants.broker,
+            principal.client.protocol,
+            "",
+            principal.client.user,
+            vhost=principal.client.vhost,
+            identity=principal.client.identity,
+        )
+        scope = (*origin_scope(origin), *more_scope)
+        told = {**grant_evidence(origin), **class_evidence(principal), **evidence}
+        if not principal.named:
+            told["stands_for"] = "clients that the broker's configuration does not name"
+        return self._ledger.record(
+            code,
+            broker=grants.broker,
+            client=client,
+            scope=scope,
+            first_ns=self._now,
+            last_ns=self._now,
+            certainty=certainty,
+            witnesses=dict.fromkeys(witnesses, 1),
+            evidence=told,
+            accepted=accepted,
+        )
+
+    def _undecided(self, grants: Grants, principal: Principal, origin: Origin, reason: str, scanned: Scanned) -> None:
+        scanned.undecided += 1
+        if origin not in self._known_undecided:
+            self._record("TW114", grants, principal, origin, {"reason": reason}, certainty=Certainty.UNKNOWN)
