@@ -1,4 +1,4 @@
-"""Every finding type proves itself: its cases run through the engine, and its text can be filled in."""
+"""Every finding type proves itself: its cases run through the engine or a scan, and its text can be filled in."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.compare.scenario import is_scan, scan
 from tests.engine.scenario import run
 from topicwarden.findings import Finding, load_catalogue
 
@@ -22,6 +23,12 @@ def cases(kind: str) -> Iterator[Any]:
             yield pytest.param(code, case, id=f"{code}: {case['name']}")
 
 
+def findings_of(case: Mapping[str, Any], size: int = 1 << 30) -> list[Finding]:
+    if is_scan(case):
+        return scan(CATALOGUE, case)[0]
+    return run(CATALOGUE, case.get("policy"), case["events"], size)
+
+
 def as_told(found: list[Finding]) -> str:
     return "\n".join(f"{f.type.code} {f.client} {f.scope} x{f.count} {f.witnesses} {f.evidence}" for f in found)
 
@@ -33,15 +40,16 @@ def test_every_rule_has_cases_that_fire_and_cases_that_stay_quiet(code: str) -> 
     assert kinds.get("quiet")
     assert set(kinds) == {"fires", "quiet"}
     for case in [*kinds["fires"], *kinds["quiet"]]:
-        assert set(case) <= {"name", "policy", "events", "expect"}
+        subject = {"acl", "dynsec", "definitions", "observed"} if is_scan(case) else {"events"}
+        assert set(case) <= {"name", "policy", "expect"} | subject
         assert case["name"]
-        assert case["events"]
+        assert subject & set(case)
 
 
 @pytest.mark.parametrize("size", [1 << 30, 1], ids=["one batch", "event by event"])
 @pytest.mark.parametrize(("code", "case"), [*cases("fires")])
 def test_fires(code: str, case: Mapping[str, Any], size: int) -> None:
-    findings = run(CATALOGUE, case.get("policy"), case["events"], size)
+    findings = findings_of(case, size)
     found = [finding for finding in findings if finding.type.code == code]
     assert found, as_told(findings)
     expected = case.get("expect", [])
@@ -61,7 +69,7 @@ def test_fires(code: str, case: Mapping[str, Any], size: int) -> None:
 @pytest.mark.parametrize(("code", "case"), [*cases("quiet")])
 def test_stays_quiet(code: str, case: Mapping[str, Any], size: int) -> None:
     assert "expect" not in case
-    findings = run(CATALOGUE, case.get("policy"), case["events"], size)
+    findings = findings_of(case, size)
     found = [finding for finding in findings if finding.type.code == code]
     assert not found, as_told(found)
 
@@ -70,7 +78,7 @@ def test_stays_quiet(code: str, case: Mapping[str, Any], size: int) -> None:
 def test_a_titles_placeholders_are_in_the_evidence_of_every_firing_case(code: str) -> None:
     fields = {field for _, field, _, _ in string.Formatter().parse(CATALOGUE[code].title) if field}
     for case in CATALOGUE[code].cases["fires"]:
-        for finding in run(CATALOGUE, case.get("policy"), case["events"]):
+        for finding in findings_of(case):
             if finding.type.code == code:
                 there = ALWAYS_THERE | set(finding.evidence) | ({"witness"} if finding.witnesses else set())
                 assert fields <= there | ({"what"} if code == "TW902" else set())

@@ -6,7 +6,7 @@ from typing import Any
 
 from topicwarden.events import Certainty, Client, Identity
 from topicwarden.findings import Catalogue, Finding, FindingType, Ledger
-from topicwarden.output import InventoryRow, SourceSummary, Summary
+from topicwarden.output import InventoryRow, ScannedGrants, SourceSummary, Summary
 from topicwarden.sources import BlindSpot, Counters
 
 START = 1_795_427_880_123_456_789
@@ -143,6 +143,21 @@ def many() -> list[Finding]:
             accepted=HOSTILE,
         ),
     ]
+
+
+GRANTS = ScannedGrants(
+    "acl_file /etc/mosquitto/acl",
+    "plant-a",
+    [BlindSpot("users are not listed: they log in with certificates", "add a password_file")],
+    grants=1000,
+    accounts=334,
+    classes=12,
+    undecided=2,
+    confirmed=5,
+    refuted=1,
+    not_tried=3,
+    unexplained=4,
+)
 
 
 def summary(**changes: Any) -> Summary:

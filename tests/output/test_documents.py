@@ -23,7 +23,7 @@ from topicwarden.findings import Finding, load_catalogue
 from topicwarden.output import FORMATS, Origin, attack, ecs, jsonl, make_sink, ocsf
 from topicwarden.output.jsonl import Event
 
-from .samples import CATALOGUE, client, finding, many, summary
+from .samples import CATALOGUE, GRANTS, client, finding, many, summary
 
 ORIGIN = Origin(version="0.1.0", host="collector-1", kinds={"plant-a": "mosquitto"})
 MACHINE = tuple(name for name in FORMATS if name != "text")
@@ -110,7 +110,7 @@ def documents(format_name: str) -> list[dict[str, Any]]:
     sink = make_sink(format_name, stream, origin=ORIGIN)
     for item in many():
         sink.opened(item)
-    sink.finish(summary(findings=many()))
+    sink.finish(summary(findings=many(), scanned=[GRANTS]))
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 

@@ -8,12 +8,14 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from topicwarden.events import Identity
+from topicwarden.findings import Scalar
 from topicwarden.output import InventoryRow, SourceSummary, Summary
 from topicwarden.output.summary import next_steps
 from topicwarden.output.summary_text import MAX_FINDINGS, summary_lines
+from topicwarden.output.text import brief
 from topicwarden.sources import Counters
 
-from .samples import START, client, finding, many, summary
+from .samples import GRANTS, START, client, finding, many, summary
 
 
 def text(of: Summary, width: int | None = None) -> str:
@@ -107,3 +109,29 @@ def test_any_names_anywhere_stay_within_the_width(name: str, width: int) -> None
     for line in summary_lines(summary(findings=[hostile, *many()], inventory=[row], sources=[source]), width):
         assert cell_len(line.plain) <= width
         assert line.plain.isprintable()
+
+
+def test_a_scan_says_what_it_read_and_what_the_broker_said_to_it() -> None:
+    found = text(summary(command="scan", sources=[], scanned=[GRANTS], policy=None), 120)
+    assert found.startswith("topicwarden scan")
+    assert "Watched" not in found
+    assert "acl_file /etc/mosquitto/acl, as broker plant-a" in found
+    assert "users are not listed: they log in with certificates" in found
+    for line in ("1 000  grants", "12  classes", "2  questions", "1  witnesses the running broker refuted"):
+        assert line in found, found
+    assert "--observed" in found
+
+
+def test_a_finding_about_a_grant_says_where_it_stands_and_what_to_write_instead() -> None:
+    evidence: dict[str, Scalar] = {
+        "grant": "topic write plant/#",
+        "where_file": "/etc/mosquitto/acl",
+        "where_line": 12,
+        "holder": "user 'pump'",
+        "alike": 11,
+        "instead": "user pump\ntopic write plant/pump/#",
+    }
+    found = "\n".join(line.plain for line in brief(finding("TW101", evidence=evidence, witnesses={"publish to x": 1})))
+    assert "/etc/mosquitto/acl:12" in found
+    assert "and 11 more alike" in found
+    assert "instead: user pump\n                   topic write plant/pump/#" in found

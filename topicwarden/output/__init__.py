@@ -5,7 +5,7 @@ from topicwarden.output.live import Live, Status
 from topicwarden.output.metrics import Metrics, MetricsServer
 from topicwarden.output.origin import Origin
 from topicwarden.output.sinks import FORMATS, Sink, TextSink, make_sink
-from topicwarden.output.summary import InventoryRow, SourceSummary, Summary
+from topicwarden.output.summary import InventoryRow, ScannedGrants, SourceSummary, Summary
 from topicwarden.output.text import brief, explain, full, grew
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Metrics",
     "MetricsServer",
     "Origin",
+    "ScannedGrants",
     "Sink",
     "SourceSummary",
     "Status",
