@@ -65,8 +65,8 @@ def allowed(rules: Sequence[tuple[bool, Names]], name: str) -> bool:
     return next((allow for allow, names in rules if matches(names.text, name)), False)
 
 
-@settings(max_examples=300, deadline=None)
-@given(rule_lists, st.lists(policy_filters, max_size=4))
+@settings(max_examples=150, deadline=None)
+@given(rule_lists, st.lists(policy_filters, max_size=4, unique=True))
 def test_excess_and_missing_are_what_asking_every_topic_finds(
     rules: list[tuple[bool, Names]], publish: list[str]
 ) -> None:
@@ -91,8 +91,8 @@ def test_excess_and_missing_are_what_asking_every_topic_finds(
     assert bool(gaps) or not too_little
 
 
-@settings(max_examples=300, deadline=None)
-@given(regexes, st.lists(dotted, max_size=3))
+@settings(max_examples=150, deadline=None)
+@given(regexes, st.lists(dotted, max_size=3, unique=True))
 def test_excess_and_missing_of_a_regular_expression_are_what_asking_every_queue_finds(
     regex: Regex, consume: list[str]
 ) -> None:
@@ -118,7 +118,7 @@ def test_excess_and_missing_of_a_regular_expression_are_what_asking_every_queue_
     assert bool(gaps) or not any(says(name) == (False, True) for name in QUEUE_NAMES)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(rule_lists)
 def test_without_a_grant_that_is_said_to_decide_nothing_every_topic_is_decided_as_before(
     rules: list[tuple[bool, Names]],
@@ -131,8 +131,8 @@ def test_without_a_grant_that_is_said_to_decide_nothing_every_topic_is_decided_a
             assert allowed(rules, name) == allowed(rest, name), (one, name)
 
 
-@settings(max_examples=200, deadline=None)
-@given(rule_lists.filter(bool), st.lists(policy_filters, min_size=1, max_size=4))
+@settings(max_examples=100, deadline=None)
+@given(rule_lists.filter(bool), st.lists(policy_filters, min_size=1, max_size=4, unique=True))
 def test_what_is_kept_of_a_grant_is_what_it_and_the_policy_have_in_common(
     rules: list[tuple[bool, Names]], publish: list[str]
 ) -> None:

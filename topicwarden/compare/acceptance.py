@@ -47,9 +47,9 @@ class Acceptance:
             if place is not None and place.space == space:
                 placed.append((rule, _names(place)))
         holding = [(rule, one) for rule, one in placed if self._now < rule.until_ns]
-        if holding and _covered(names, [*known, *(one for _, one in holding)], unions):
+        if holding and _covered(space, names, [*known, *(one for _, one in holding)], unions):
             return _told(holding[0][0])
-        if placed and _covered(names, [*known, *(one for _, one in placed)], unions):
+        if placed and _covered(space, names, [*known, *(one for _, one in placed)], unions):
             self._expired.update((id(rule), rule) for rule, _ in placed if self._now >= rule.until_ns)
         return None
 
@@ -95,5 +95,5 @@ def _names(place: Place) -> Names:
     return names
 
 
-def _covered(names: Names, by: Sequence[Names], unions: Unions) -> bool:
-    return isinstance(unions.of(by).uncovered(names, newlines=False), Covered)
+def _covered(space: Space, names: Names, by: Sequence[Names], unions: Unions) -> bool:
+    return isinstance(unions.uncovered(space, by, names), Covered)

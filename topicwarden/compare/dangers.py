@@ -45,7 +45,7 @@ def dangers(principals: Sequence[Principal], unions: Unions) -> Iterator[Danger]
 
 def _reasons(action: Action, space: Space, names: Names, unions: Unions) -> Iterator[str]:
     if space == TOPICS:
-        if isinstance(unions.of([names]).uncovered(_EVERYTHING, newlines=False), Covered):
+        if isinstance(unions.uncovered(space, [names], _EVERYTHING), Covered):
             yield (
                 "it lets a client publish to every topic"
                 if action is Action.PUBLISH
@@ -56,9 +56,7 @@ def _reasons(action: Action, space: Space, names: Names, unions: Unions) -> Iter
             yield "it lets a client change the broker's own settings ($CONTROL)"
         if action is Action.SUBSCRIBE and names_overlap(names, _STATE):
             yield "it shows a client the broker's own state and log ($SYS)"
-    elif space.family in ("exchange", "queue") and isinstance(
-        unions.of([names]).uncovered(Anything(), newlines=False), Covered
-    ):
+    elif space.family in ("exchange", "queue") and isinstance(unions.uncovered(space, [names], Anything()), Covered):
         doing = {
             Action.PUBLISH: "publish to every",
             Action.SUBSCRIBE: "receive from every",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from topicwarden.compare.intent import EXCHANGES, OWN_QUEUES, Intended, Intent, Unions
+from topicwarden.compare.intent import EXCHANGES, OWN_QUEUES, Intended, Intent, Unions, ask
 from topicwarden.compare.principals import Principal
 from topicwarden.events import Action
 from topicwarden.grants import Kept, Origin, Path, Rule, Rules
@@ -64,7 +64,7 @@ def excess(
                 union = None
                 continue
             union = union or unions.of(known)
-            answer = union.uncovered(rule.names, newlines=False)
+            answer = ask(union, space, rule.names)
             if not isinstance(answer, Covered):
                 yield Excess(action, space, rule, answer)
 
@@ -77,7 +77,7 @@ def indirect(
         direct = [rule.names for rule in principal.rights.rules(path.action, path.space).rules if rule.allow]
         allowed = direct if path.space.family != "key" or _exchange_allowed(principal, path) else []
         known = [*intent.names(path.action, path.space), *allowed]
-        answer = unions.of(known).uncovered(path.names, newlines=False)
+        answer = unions.uncovered(path.space, known, path.names)
         if not isinstance(answer, Covered):
             yield path, answer
 
@@ -94,18 +94,20 @@ def missing(principal: Principal, intent: Intent, unions: Unions) -> Iterator[Mi
             continue  # the permission to bind stands for them
         if place.space.family == "key" and place.exchange is not None:
             rules = principal.rights.rules(one.action, EXCHANGES)
-            found = _denied(rules, literal_key(place.exchange), unions)
+            found = _denied(rules, EXCHANGES, literal_key(place.exchange), unions)
             if found is not None:
                 yield Missing(one, EXCHANGES, *found)
                 continue
             if (one.action, place.space) not in principal.rights.by:
                 continue  # the exchange is not known, and so not how its keys are decided about
-        found = _denied(principal.rights.rules(one.action, place.space), wanted, unions)
+        found = _denied(principal.rights.rules(one.action, place.space), place.space, wanted, unions)
         if found is not None:
             yield Missing(one, place.space, *found)
 
 
-def _denied(rules: Rules, wanted: Names, unions: Unions) -> tuple[Witness | Undecided, Rule | None] | None:
+def _denied(
+    rules: Rules, space: Space, wanted: Names, unions: Unions
+) -> tuple[Witness | Undecided, Rule | None] | None:
     """Return a name of a set that the rules deny, and the rule that does; None when all are allowed."""
     allowed: list[Names] = []
     undecided: tuple[Witness | Undecided, Rule | None] | None = None
@@ -113,12 +115,12 @@ def _denied(rules: Rules, wanted: Names, unions: Unions) -> tuple[Witness | Unde
         if rule.allow:
             allowed.append(rule.names)
             continue
-        answer: Answer = unions.of(allowed).uncovered(wanted, rule.names, newlines=False)
+        answer: Answer = unions.uncovered(space, allowed, wanted, rule.names)
         if isinstance(answer, Witness):
             return answer, rule
         if isinstance(answer, Undecided):
             undecided = undecided or (answer, rule)
-    answer = unions.of([rule.names for rule in rules.rules]).uncovered(wanted, newlines=False)
+    answer = unions.uncovered(space, [rule.names for rule in rules.rules], wanted)
     if isinstance(answer, Witness):
         return answer, None
     return undecided or (None if isinstance(answer, Covered) else (answer, None))

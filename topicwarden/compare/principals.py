@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import chain, count
 from typing import Final
 
 from topicwarden.events import Action, Client
@@ -119,7 +119,7 @@ def _client_id(policy: Policy | None, account: Client, otherwise: str) -> str:
 def example(glob: Glob, taken: Iterable[str]) -> str:
     """Return a name that a glob matches and, where it has wildcards, that is not taken."""
     avoid = set(taken)
-    for filler in ("x", *(f"x{number}" for number in count(1))):
+    for filler in chain(("x",), (f"x{number}" for number in count(1))):
         name = glob.text.replace("*", filler).replace("?", filler[0])
         if name not in avoid or not {"*", "?"} & set(glob.text):
             return name
@@ -128,7 +128,8 @@ def example(glob: Glob, taken: Iterable[str]) -> str:
 
 def _fresh(name: str, taken: Iterable[str]) -> str:
     avoid = set(taken)
-    return next(word for word in (f"any-{name}", *(f"any-{name}-{n}" for n in range(1 << 20))) if word not in avoid)
+    candidates = chain((f"any-{name}",), (f"any-{name}-{number}" for number in count(1)))
+    return next(word for word in candidates if word not in avoid)
 
 
 def _spelled(grants: Grants, policy: Policy | None) -> frozenset[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from topicwarden.compare.intent import Unions
+from topicwarden.compare.intent import Unions, ask
 from topicwarden.compare.principals import Principal
 from topicwarden.events import Action
 from topicwarden.grants import Origin, Rule
@@ -62,7 +62,7 @@ def useless(principals: Iterable[Principal], unions: Unions) -> Iterator[Useless
             ]
             if not doubtful:
                 continue
-            found = _useless_in(rules.rules, set(doubtful), unions)
+            found = _useless_in(rules.rules, space, set(doubtful), unions)
             for number in doubtful:
                 case = cases[rules.rules[number].origin]
                 if number not in found:
@@ -77,7 +77,7 @@ def useless(principals: Iterable[Principal], unions: Unions) -> Iterator[Useless
 
 
 def _useless_in(
-    rules: Sequence[Rule], doubtful: set[int], unions: Unions
+    rules: Sequence[Rule], space: Space, doubtful: set[int], unions: Unions
 ) -> dict[int, tuple[Uselessness, tuple[Origin, ...]]]:
     """Return which of the doubtful rules decide nothing, why, and because of whom.
 
@@ -93,7 +93,7 @@ def _useless_in(
         before = list(range(start))
         beside = [number for number in before if rules[number].allow == rules[start].allow]
         for group in _by_width(rules, range(start, end)):
-            asked = _Asked(rules, before, tuple(beside), unions)
+            asked = _Asked(rules, space, before, tuple(beside), unions)
             first: dict[Names, int] = {}
             for number in group:
                 twin = first.setdefault(rules[number].names, number)
@@ -114,8 +114,11 @@ def _useless_in(
 class _Asked:
     """Asks of every rule in a group: `before` are all rules that come earlier, `beside` those that say the same."""
 
-    def __init__(self, rules: Sequence[Rule], before: Sequence[int], beside: Sequence[int], unions: Unions) -> None:
+    def __init__(
+        self, rules: Sequence[Rule], space: Space, before: Sequence[int], beside: Sequence[int], unions: Unions
+    ) -> None:
         self._rules = rules
+        self._space = space
         self._unions = unions
         mixed = tuple(dict.fromkeys([*before, *beside]))
         self._sides = [
@@ -128,7 +131,7 @@ class _Asked:
         """Say why a rule decides nothing, and because of whom; None when it decides something."""
         rule = self._rules[number]
         for others, why, union in self._sides:
-            if isinstance(union.uncovered(rule.names, newlines=False), Covered):
+            if isinstance(ask(union, self._space, rule.names), Covered):
                 return why, self._culprits(rule, others)
         later = self._rules[number + 1 :]
         if not rule.allow and not any(
@@ -142,7 +145,7 @@ class _Asked:
         overlapping = [n for n in others if names_overlap(self._rules[n].names, rule.names) is not False]
         for number in overlapping:
             union = self._unions.of([self._rules[number].names])
-            if isinstance(union.uncovered(rule.names, newlines=False), Covered):
+            if isinstance(ask(union, self._space, rule.names), Covered):
                 return (self._rules[number].origin,)
         return tuple(dict.fromkeys(self._rules[number].origin for number in overlapping))[:SHOWN]
 

@@ -88,8 +88,10 @@ class Scan:
             progress("looking for dangerous grants")
             self._dangers(grants, classes, unions)
         progress("looking for grants that decide nothing")
+        written = set(grants.origins)
         for one in useless(classes, unions):
-            self._useless(grants, one)
+            if one.origin in written:  # what the broker itself refuses is nobody's grant
+                self._useless(grants, one)
         if observed is not None:
             progress("comparing with what was observed")
             scanned.usage = usage(grants, observed, [one.rights for one in classes])
