@@ -152,7 +152,9 @@ def test_what_is_kept_of_a_grant_is_what_it_and_the_policy_have_in_common(
 def test_accounts_of_one_class_may_do_the_same_each_with_its_own_name(
     users: list[str], rules: list[tuple[bool, Names]]
 ) -> None:
-    shared = {user: {(Action.PUBLISH, TOPICS): [(True, parse(f"own/{user}/x"))]} for user in users}
+    shared: dict[str | None, dict[tuple[Action, Space], list[tuple[bool, Names]]]] = {
+        user: {(Action.PUBLISH, TOPICS): [(True, parse(f"own/{user}/x"))]} for user in users
+    }
     grants = _OneOrigin(shared)
     classes = list(principals(grants, policy_of(["own/%u/x"])))
     assert len(classes) == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from topicwarden.compare.acceptance import Acceptance
@@ -12,16 +12,18 @@ from topicwarden.compare.grants import Excess, Missing, excess, indirect, kept, 
 from topicwarden.compare.intent import Intent, Unions
 from topicwarden.compare.principals import Principal, principals
 from topicwarden.compare.redundancy import Useless, Uselessness, useless
-from topicwarden.compare.told import class_evidence, grant_evidence, origin_scope, right_words
+from topicwarden.compare.told import class_evidence, grant_evidence, name_of, origin_scope, right_words
 from topicwarden.compare.usage import Usage, usage
 from topicwarden.events import Action, Certainty, Client
 from topicwarden.events.observed import Observed
 from topicwarden.findings import Finding, Ledger, Scalar
-from topicwarden.grants import Grants, Origin
+from topicwarden.grants import Grants, Kept, Origin
 from topicwarden.patterns import Undecided, Witness
 from topicwarden.policy import Policy, Space
 
 DAY_NS: Final = 86_400 * 10**9
+MOST_HOLDERS: Final = 16
+"""Other kinds of clients that are looked at for what they need of a grant."""
 _CODES: Final[Mapping[Uselessness, str]] = {
     Uselessness.REDUNDANT: "TW106",
     Uselessness.CONTRADICTED: "TW107",
@@ -65,6 +67,7 @@ class Scan:
         self._policy = policy
         self._now = now_ns
         self._known_undecided: set[Origin] = set()
+        self._holders: Mapping[Origin, Sequence[Principal]] = {}
         self.questions: list[Question] = []
         """Witnesses for `--witness-check`, in the order found."""
 
@@ -79,6 +82,7 @@ class Scan:
             grants.title, grants.broker, len(grants.origins), sum(1 + len(one.alike) for one in classes), len(classes)
         )
         self._faults(grants)
+        self._holders = _holders(classes)
         for number, principal in enumerate(classes, 1):
             progress(f"comparing {number} of {len(classes)} classes of clients")
             self._compare(grants, principal, unions, scanned)
@@ -161,7 +165,7 @@ class Scan:
         reasons = [acceptance.of("TW101", one.space, one.rule.names, unions, intent, one.action) for one, _ in certain]
         if all(reason is not None for reason in reasons):
             accepted = reasons[0]
-        instead = grants.instead(origin, principal.client, kept(principal, intent, origin))
+        instead = self._instead(grants, principal, intent, origin)
         finding = self._record(
             "TW101",
             grants,
@@ -176,6 +180,28 @@ class Scan:
             self.questions += [
                 Question(finding, principal.client, one.action, one.space, name, expected=True) for one, name in certain
             ]
+
+    def _instead(self, grants: Grants, principal: Principal, intent: Intent, origin: Origin) -> str:
+        """Return what to write in the place of a grant: what its holder keeps, and what others do who have it too."""
+        own = kept(principal, intent, origin)
+        lines: list[str] = []
+        others = [one for one in self._holders.get(origin, ()) if one is not principal]
+        for other in others[:MOST_HOLDERS]:
+            client = other.client
+            theirs = Intent(self._policy, grants, other.roles, client.user, client.client_id)
+            parts = kept(other, theirs, origin)
+            if not parts:
+                continue
+            named = [replace(part, pattern=_named(part, client.user)) for part in parts]
+            lines.append(grants.instead(origin, client, named))
+            if other.alike:
+                lines.append(f"# and likewise for {len(other.alike)} more like {name_of(client)}")
+        if len(others) > MOST_HOLDERS:
+            lines.append(f"# {len(others) - MOST_HOLDERS} more kinds of clients have it too and were not looked at")
+        if not lines:
+            return grants.instead(origin, principal.client, own)
+        first = "# others need this: give it to each of them by name, and take it from all"
+        return "\n".join([first, *lines, *([grants.instead(origin, principal.client, own)] if own else [])])
 
     def _missing(
         self, grants: Grants, principal: Principal, gap: Missing, acceptance: Acceptance, scanned: Scanned
@@ -352,3 +378,22 @@ class Scan:
         scanned.undecided += 1
         if origin not in self._known_undecided:
             self._record("TW114", grants, principal, origin, {"reason": reason}, certainty=Certainty.UNKNOWN)
+
+
+def _holders(classes: Sequence[Principal]) -> dict[Origin, list[Principal]]:
+    """Return who has each grant."""
+    found: dict[Origin, dict[int, Principal]] = {}
+    for principal in classes:
+        for rules in principal.rights.by.values():
+            for rule in rules.rules:
+                if rule.allow:
+                    found.setdefault(rule.origin, {})[id(principal)] = principal
+    return {origin: list(holders.values()) for origin, holders in found.items()}
+
+
+def _named(part: Kept, user: str | None) -> str:
+    """Return a pattern with the user's name spelt out."""
+    syntax = part.space.syntax
+    return syntax.separator.join(
+        user if level == "%u" and user is not None else level for level in syntax.levels(part.pattern)
+    )
