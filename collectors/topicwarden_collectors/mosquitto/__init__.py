@@ -33,10 +33,12 @@ class MosquittoBroker:
         return f"ring:{DEFAULT_RING}" if Path(DEFAULT_RING).exists() else None
 
     def recognises(self, source: str, head: bytes) -> bool:
-        """Whether the source is a ring, a Mosquitto log or configuration, or an MQTT address."""
+        """Whether the source is a ring, a Mosquitto log, configuration or file of grants, or an MQTT address."""
         if source.startswith(("ring:", "log:", "mqtt://", "mqtts://")) or source.endswith((".ring", "mosquitto.conf")):
             return True
-        return head.startswith(RING_MAGIC) or _looks_like_log(_unpacked(head)) or _looks_like_conf(source, head)
+        if head.startswith(RING_MAGIC) or _looks_like_log(_unpacked(head)) or _looks_like_conf(source, head):
+            return True
+        return bool(head) and _looks_like_grants(source, head)
 
     def watch(self, source: str, options: SourceOptions) -> Collector:
         """Build the collector the source asks for; a path with no prefix is told by its content."""
@@ -127,6 +129,13 @@ def _looks_like_conf(source: str, head: bytes) -> bool:
     lines = [line.strip() for line in head.split(b"\n")]
     settings = [line for line in lines if line and not line.startswith(b"#")]
     return source.endswith(".conf") and bool(head) and not any(b"=" in line.split(b" ", 2)[:2] for line in settings)
+
+
+def _looks_like_grants(source: str, head: bytes) -> bool:
+    """Whether a file's beginning is that of an acl_file or a dynamic-security.json."""
+    from topicwarden_collectors.mosquitto.grants_heads import looks_like_acl_file, looks_like_dynamic_security
+
+    return looks_like_acl_file(source, head) or looks_like_dynamic_security(head)
 
 
 def _looks_like_log(head: bytes) -> bool:

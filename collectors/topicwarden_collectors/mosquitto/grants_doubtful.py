@@ -1,0 +1,86 @@
+"""Grants beside which something else decides that cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from topicwarden.events import Action, Certainty, Client
+from topicwarden.grants import Fault, Grants, Kept, Origin, Path, Rights, Rule, Rules
+from topicwarden.patterns import Anything
+from topicwarden.policy import Place
+from topicwarden_collectors.mosquitto.grants_rules import TOPICS
+
+
+class Doubtful:
+    """Grants of which no rule, and no denial for want of one, is certain."""
+
+    def __init__(self, grants: Grants, blind_spots: Sequence[str], faults: Sequence[Fault]) -> None:
+        """`faults`: of code TW114, at least one; its origin stands for what cannot be read."""
+        self._grants = grants
+        self._unread = faults[0].origin
+        self.broker = grants.broker
+        self.kind = grants.kind
+        self.title = grants.title
+        self.accounts = grants.accounts
+        self.closed: Final = False
+        self.origins = grants.origins
+        self.faults: Sequence[Fault] = (*faults, *grants.faults)
+        self.blind_spots: Sequence[str] = (*blind_spots, *grants.blind_spots)
+
+    def rights(self, client: Client) -> Rights | None:
+        """Return the rights, each rule inferred, with a last one that denies what no rule is about."""
+        rights = self._grants.rights(client)
+        if rights is None:
+            return None
+        end = Rule(False, Anything(), self._unread, Certainty.INFERRED)
+        by = {(action, TOPICS): Rules() for action in (Action.PUBLISH, Action.SUBSCRIBE)} | dict(rights.by)
+        return Rights(
+            {
+                key: Rules((*(replace(rule, certainty=Certainty.INFERRED) for rule in rules.rules), end))
+                for key, rules in by.items()
+            }
+        )
+
+    def paths(self, client: Client) -> Sequence[Path]:
+        """Return the grants' own."""
+        return self._grants.paths(client)
+
+    def carried(self, place: Place) -> Place:
+        """Return what the grants say."""
+        return self._grants.carried(place)
+
+    def instead(self, origin: Origin, client: Client, kept: Sequence[Kept]) -> str:
+        """Return what the grants say."""
+        return self._grants.instead(origin, client, kept)
+
+
+class Unknown:
+    """Grants of which nothing can be read: no client is judged."""
+
+    kind: Final = "mosquitto"
+    closed: Final = False
+
+    def __init__(self, broker: str, title: str, blind_spots: Sequence[str], faults: Sequence[Fault]) -> None:
+        self.broker = broker
+        self.title = title
+        self.accounts: Sequence[Client] = ()
+        self.origins: Sequence[Origin] = ()
+        self.faults = faults
+        self.blind_spots = blind_spots
+
+    def rights(self, client: Client) -> Rights | None:
+        """Return None: there is nothing to judge."""
+
+    def paths(self, client: Client) -> Sequence[Path]:  # noqa: ARG002 - nobody has any
+        """Return nothing."""
+        return ()
+
+    def carried(self, place: Place) -> Place:
+        """Return the place itself."""
+        return place
+
+    def instead(self, origin: Origin, client: Client, kept: Sequence[Kept]) -> str:  # noqa: ARG002 - there is none
+        """Return nothing: there is no grant to replace."""
+        return ""
