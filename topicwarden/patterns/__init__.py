@@ -1,7 +1,9 @@
 """Topic names and filters: validity, matching one or many, inclusion with a witness, look-alikes. Pure; no I/O.
 
 MQTT's are in `mqtt`, `filter_index` and `inclusion`; the routing and binding keys of AMQP 0-9-1 topic exchanges in
-`dotted`, `dotted_index` and `dotted_inclusion`, in the same three steps.
+`dotted`, `dotted_index` and `dotted_inclusion`, in the same three steps. Regular expressions over names (PCRE's, as
+RabbitMQ has them) are taken apart by `regex_syntax` and matched by `regex`; `languages` compares sets of names whatever
+they are written in, by automata (`nfa`, `lookahead`, `pattern_automata`, `subsets`, `automata`) where it must.
 """
 
 from topicwarden.patterns.dotted import (
@@ -20,7 +22,15 @@ from topicwarden.patterns.dotted_inclusion import KeyUnion, key_overlap
 from topicwarden.patterns.dotted_index import DottedIndex
 from topicwarden.patterns.filter_index import NO_MATCHES, BoundMatch, Constraint, FilterIndex, Matches
 from topicwarden.patterns.inclusion import BUDGET, Answer, Covered, FilterUnion, Undecided, Witness, overlap, uncovered
-from topicwarden.patterns.languages import Anything, Names, NameUnion, names_match, names_overlap
+from topicwarden.patterns.languages import (
+    Anything,
+    Names,
+    NameUnion,
+    dollar_newline,
+    names_match,
+    names_overlap,
+    unanchored,
+)
 from topicwarden.patterns.mqtt import (
     MAX_BYTES,
     Level,
@@ -34,7 +44,7 @@ from topicwarden.patterns.mqtt import (
     topic_problem,
 )
 from topicwarden.patterns.names import skeleton, unsafe_characters
-from topicwarden.patterns.regex import Regex
+from topicwarden.patterns.regex import Regex, regex_problem
 from topicwarden.patterns.syntax import KEYS, TOPICS, Pattern, Syntax
 
 __all__ = [
@@ -70,6 +80,7 @@ __all__ = [
     "bind",
     "bind_key",
     "binding_problem",
+    "dollar_newline",
     "filter_problem",
     "key_matches",
     "key_overlap",
@@ -81,9 +92,11 @@ __all__ = [
     "overlap",
     "parse",
     "parse_binding",
+    "regex_problem",
     "skeleton",
     "strip_share",
     "topic_problem",
+    "unanchored",
     "uncovered",
     "unsafe_characters",
 ]
