@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.compare.plain_grants import TOPICS, PlainGrants
 from topicwarden.compare.grants import excess, kept, missing
-from topicwarden.compare.intent import Intent, Unions
+from topicwarden.compare.intent import Intentions, Unions
 from topicwarden.compare.principals import principals
 from topicwarden.compare.redundancy import useless
 from topicwarden.events import Action, Client
@@ -73,7 +73,7 @@ def test_excess_and_missing_are_what_asking_every_topic_finds(
     grants = PlainGrants({"u1": {(Action.PUBLISH, TOPICS): rules}})
     policy = policy_of(publish)
     (principal,) = principals(grants, policy)
-    intent = Intent(policy, grants, principal.roles, "u1", "c")
+    intent = Intentions(policy, grants).of(principal.roles, "u1", "c")
     unions = Unions()
     found = list(excess(principal, intent, (), unions))
     gaps = list(missing(principal, intent, unions))
@@ -99,7 +99,7 @@ def test_excess_and_missing_of_a_regular_expression_are_what_asking_every_queue_
     grants = PlainGrants({"u1": {(Action.SUBSCRIBE, QUEUES): [(True, regex)]}})
     policy = policy_of(consume=consume)
     (principal,) = principals(grants, policy)
-    intent = Intent(policy, grants, principal.roles, "u1", "c")
+    intent = Intentions(policy, grants).of(principal.roles, "u1", "c")
     unions = Unions()
     granted = re.compile(regex.text.encode())
 
@@ -139,7 +139,7 @@ def test_what_is_kept_of_a_grant_is_what_it_and_the_policy_have_in_common(
     grants = PlainGrants({"u1": {(Action.PUBLISH, TOPICS): rules}})
     policy = policy_of(publish)
     (principal,) = principals(grants, policy)
-    intent = Intent(policy, grants, principal.roles, "u1", "c")
+    intent = Intentions(policy, grants).of(principal.roles, "u1", "c")
     for rule in principal.rights.rules(Action.PUBLISH, TOPICS).rules:
         if rule.allow:
             parts = [part.pattern.replace("%u", "u1") for part in kept(principal, intent, rule.origin)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
 from topicwarden.compare.intent import EXCHANGES, OWN_QUEUES, Intended, Intent, Unions, ask
@@ -12,11 +12,14 @@ from topicwarden.grants import Kept, Origin, Path, Rule, Rules
 from topicwarden.patterns import (
     Answer,
     Covered,
+    KeyPattern,
     LevelPattern,
     Names,
+    SpecialWord,
     Undecided,
     Witness,
     literal_key,
+    names_match,
     names_overlap,
 )
 from topicwarden.patterns.meet import meet
@@ -86,33 +89,50 @@ def _exchange_allowed(principal: Principal, path: Path) -> bool:
     return principal.rights.rules(path.action, EXCHANGES).decide(path.space.within).allowed is not False
 
 
-def missing(principal: Principal, intent: Intent, unions: Unions) -> Iterator[Missing]:
-    """Yield every permission of a client's roles of which the broker denies a part."""
+def missing(
+    principal: Principal, intent: Intent, unions: Unions, written: Container[Origin] | None = None
+) -> Iterator[Missing]:
+    """Yield every permission of a client's roles of which the broker denies a part.
+
+    `written`: the grants that stand in the configuration; what a broker refuses by itself, such as names it keeps for
+    itself, no grant can give and none lacks. None: all are.
+    """
     for one in intent.permissions:
         place, wanted = one.carried, one.exactly
         if one.place == OWN_QUEUES:
             continue  # the permission to bind stands for them
         if place.space.family == "key" and place.exchange is not None:
             rules = principal.rights.rules(one.action, EXCHANGES)
-            found = _denied(rules, EXCHANGES, literal_key(place.exchange), unions)
+            found = _denied(rules, EXCHANGES, literal_key(place.exchange), unions, written)
             if found is not None:
                 yield Missing(one, EXCHANGES, *found)
                 continue
             if (one.action, place.space) not in principal.rights.by:
                 continue  # the exchange is not known, and so not how its keys are decided about
-        found = _denied(principal.rights.rules(one.action, place.space), place.space, wanted, unions)
+        found = _denied(principal.rights.rules(one.action, place.space), place.space, wanted, unions, written)
         if found is not None:
             yield Missing(one, place.space, *found)
 
 
+_Denial = tuple[Witness | Undecided, Rule | None]
+
+
 def _denied(
-    rules: Rules, space: Space, wanted: Names, unions: Unions
-) -> tuple[Witness | Undecided, Rule | None] | None:
+    rules: Rules, space: Space, wanted: Names, unions: Unions, written: Container[Origin] | None
+) -> _Denial | None:
     """Return a name of a set that the rules deny, and the rule that does; None when all are allowed."""
+    # The shortest name of all in the set, if it is denied, is a shortest one that is.
+    name = _shortest(wanted, space)
+    if name is not None:
+        decision = rules.decide(name)
+        if decision.allowed is False and (decision.rule is None or written is None or decision.rule.origin in written):
+            return Witness(name), decision.rule
+        if decision.allowed and isinstance(wanted, KeyPattern) and all(isinstance(w, str) for w in wanted.words):
+            return None  # it is the only one
     allowed: list[Names] = []
-    undecided: tuple[Witness | Undecided, Rule | None] | None = None
+    undecided: _Denial | None = None
     for rule in rules.rules:
-        if rule.allow:
+        if rule.allow or (written is not None and rule.origin not in written):
             allowed.append(rule.names)
             continue
         answer: Answer = unions.uncovered(space, allowed, wanted, rule.names)
@@ -124,6 +144,15 @@ def _denied(
     if isinstance(answer, Witness):
         return answer, None
     return undecided or (None if isinstance(answer, Covered) else (answer, None))
+
+
+def _shortest(wanted: Names, space: Space) -> str | None:
+    """Return a shortest name that a key pattern matches; None for other sets, which are compared quickly anyway."""
+    if not isinstance(wanted, KeyPattern) or SpecialWord.NOTHING in wanted.words:
+        return None
+    words = ["x" if word is SpecialWord.ONE else word for word in wanted.words if word is not SpecialWord.MANY]
+    name = ".".join(word for word in words if isinstance(word, str))
+    return name or (None if words else "" if space.family == "key" else "x")
 
 
 def kept(principal: Principal, intent: Intent, origin: Origin) -> list[Kept]:
@@ -142,36 +171,40 @@ def kept(principal: Principal, intent: Intent, origin: Origin) -> list[Kept]:
                         parts[Kept(action, space, pattern)] = None
                 elif space == EXCHANGES and one.carried.space.family == "key":
                     exchange = one.carried.space.within
-                    if names_overlap(rule.names, literal_key(exchange)) is not False:
+                    if names_match(rule.names, exchange) is not False:
                         parts[Kept(action, space, exchange)] = None
     return _widest(list(parts))
 
 
 def _met(granted: Names, one: Intended) -> str | None:
     """Return what a rule and a permission have in common as a pattern; None when that is nothing."""
-    if names_overlap(granted, one.exactly) is False:
-        return None
     if isinstance(granted, LevelPattern) and isinstance(one.exactly, LevelPattern):
         common = meet(granted, one.exactly)
         if common is None:
             return None
         # As the policy writes it, with its variables, where the grant takes nothing away from it.
         return one.carried.pattern if common.levels == one.exactly.levels else common.text
-    return one.carried.pattern
+    return None if names_overlap(granted, one.exactly) is False else one.carried.pattern
 
 
 def _widest(parts: list[Kept]) -> list[Kept]:
-    """Leave out what another part has too."""
-    left = list(parts)
-    for part in parts:
-        syntax = part.space.syntax
+    """Leave out what another part has too; only one with wildcards can have more than itself."""
+    found = list(dict.fromkeys(parts))
+    kinds: dict[tuple[Action, Space], list[Kept]] = {}
+    for part in found:
+        kinds.setdefault((part.action, part.space), []).append(part)
+    for (_, space), ones in kinds.items():
+        syntax = space.syntax
         # Two names that stand for nothing else make placeholders comparable.
-        others = [
-            syntax.bind(other.pattern, "\x01u", "\x01c")
-            for other in left
-            if other != part and (other.action, other.space) == (part.action, part.space)
-        ]
-        wanted = syntax.bind(part.pattern, "\x01u", "\x01c")
-        if others and isinstance(syntax.union(others).uncovered(wanted), Covered):
-            left.remove(part)
-    return left
+        parsed = {part: syntax.bind(part.pattern, "\x01u", "\x01c") for part in ones}
+        wild = [part for part in ones if {syntax.one, syntax.rest} & set(syntax.levels(part.pattern))]
+        union = syntax.union([parsed[part] for part in wild])
+        for part in ones:
+            if part not in wild and isinstance(union.uncovered(parsed[part]), Covered):
+                found.remove(part)
+        for part in list(wild):
+            others = [parsed[other] for other in wild if other != part]
+            if isinstance(syntax.union(others).uncovered(parsed[part]), Covered):
+                wild.remove(part)
+                found.remove(part)
+    return found

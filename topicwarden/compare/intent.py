@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, Final
 
 from topicwarden.events import Action
 from topicwarden.grants import Grants
-from topicwarden.patterns import Answer, Names, NameUnion, literal_key
+from topicwarden.patterns import Answer, KeyPattern, LevelPattern, Names, NameUnion, literal_key
 from topicwarden.policy import Place, Policy, Space
 
 EXCHANGES = Space("exchange")
@@ -61,31 +62,79 @@ class Intended:
     """Bound to this client's user name and client id."""
 
 
+class Template:
+    """A pattern with placeholders, parsed once and bound often."""
+
+    def __init__(self, place: Place) -> None:
+        syntax = place.space.syntax
+        self._syntax = syntax
+        self._parsed: LevelPattern | KeyPattern = syntax.bind(place.pattern, _USER, _CLIENT)
+        self._levels = _levels(self._parsed)
+        self._any = _levels(syntax.parse(syntax.one))[0]
+        self.is_plain = _USER not in self._levels and _CLIENT not in self._levels
+
+    def bound(self, user: str | None, client_id: str | None) -> Names:
+        """Return the pattern for a client as `Syntax.bind` does; `client_id` None: for any id."""
+        if self.is_plain:
+            return self._parsed
+        values: dict[object, object] = {
+            _USER: self._level_of("%u", user, None),
+            _CLIENT: self._any if client_id is None else self._level_of("%c", None, client_id),
+        }
+        levels: tuple[Any, ...] = tuple(values.get(level, level) for level in self._levels)
+        if isinstance(self._parsed, LevelPattern):
+            return LevelPattern(self._parsed.text, levels)
+        return KeyPattern(self._parsed.text, levels)
+
+    def _level_of(self, placeholder: str, user: str | None, client_id: str | None) -> object:
+        return _levels(self._syntax.bind(placeholder, user, client_id))[0]
+
+
+_USER: Final = "\x01u"
+_CLIENT: Final = "\x01c"
+"""Names that stand for a client's own while a pattern is bound to nobody yet; no policy can spell them."""
+
+
+def _levels(pattern: LevelPattern | KeyPattern) -> tuple[object, ...]:
+    return pattern.levels if isinstance(pattern, LevelPattern) else pattern.words
+
+
+class Intentions:
+    """A policy's permissions as one broker carries them, ready to be bound to its clients."""
+
+    def __init__(self, policy: Policy | None, grants: Grants) -> None:
+        """Without a policy nothing is intended."""
+        self._roles: dict[str, list[tuple[Action, Place, Place, Template]]] = {}
+        for name, role in () if policy is None else policy.roles.items():
+            listed = self._roles[name] = []
+            for action in (Action.PUBLISH, Action.SUBSCRIBE, Action.CONFIGURE):
+                for place in role.places(action):
+                    carried = grants.carried(place)
+                    listed.append((action, place, carried, Template(carried)))
+
+    def of(self, roles: Sequence[str], user: str | None, client_id: str) -> Intent:
+        """Bind the permissions of these roles to a client."""
+        return Intent(
+            [
+                Intended(
+                    name,
+                    action,
+                    place,
+                    carried,
+                    template.bound(user, None),
+                    template.bound(user, client_id),
+                )
+                for name in roles
+                for action, place, carried, template in self._roles[name]
+            ]
+        )
+
+
 class Intent:
     """What a client's roles let it do."""
 
-    def __init__(
-        self, policy: Policy | None, grants: Grants, roles: Sequence[str], user: str | None, client_id: str
-    ) -> None:
-        """`roles`: those it could have; without a policy nothing is intended."""
-        self.permissions: list[Intended] = []
-        if policy is None:
-            return
-        for name in roles:
-            for action in (Action.PUBLISH, Action.SUBSCRIBE, Action.CONFIGURE):
-                for place in policy.roles[name].places(action):
-                    carried = grants.carried(place)
-                    syntax = carried.space.syntax
-                    self.permissions.append(
-                        Intended(
-                            name,
-                            action,
-                            place,
-                            carried,
-                            carried.for_any_client(user),
-                            syntax.bind(carried.pattern, user, client_id),
-                        )
-                    )
+    def __init__(self, permissions: Sequence[Intended]) -> None:
+        self.permissions = permissions
 
     @cached_property
     def _names(self) -> dict[tuple[Action, Space], list[Names]]:

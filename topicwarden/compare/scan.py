@@ -9,7 +9,7 @@ from typing import Final
 from topicwarden.compare.acceptance import Acceptance
 from topicwarden.compare.dangers import dangers
 from topicwarden.compare.grants import Excess, Missing, excess, indirect, kept, missing
-from topicwarden.compare.intent import Intent, Unions
+from topicwarden.compare.intent import Intent, Intentions, Unions
 from topicwarden.compare.principals import Principal, principals
 from topicwarden.compare.redundancy import Useless, Uselessness, useless
 from topicwarden.compare.told import class_evidence, grant_evidence, name_of, origin_scope, right_words
@@ -22,6 +22,8 @@ from topicwarden.patterns import Undecided, Witness
 from topicwarden.policy import Policy, Space
 
 DAY_NS: Final = 86_400 * 10**9
+MOST_WITNESSES: Final = 8
+"""Permissions of a role that are named when a client lacks them; the rest are counted."""
 MOST_HOLDERS: Final = 16
 """Other kinds of clients that are looked at for what they need of a grant."""
 _CODES: Final[Mapping[Uselessness, str]] = {
@@ -68,6 +70,8 @@ class Scan:
         self._now = now_ns
         self._known_undecided: set[Origin] = set()
         self._holders: Mapping[Origin, Sequence[Principal]] = {}
+        self._intentions: Intentions | None = None
+        self._written: frozenset[Origin] = frozenset()
         self.questions: list[Question] = []
         """Witnesses for `--witness-check`, in the order found."""
 
@@ -83,6 +87,8 @@ class Scan:
         )
         self._faults(grants)
         self._holders = _holders(classes)
+        self._written = frozenset(grants.origins)
+        self._intentions = Intentions(self._policy, grants)
         for number, principal in enumerate(classes, 1):
             progress(f"comparing {number} of {len(classes)} classes of clients")
             self._compare(grants, principal, unions, scanned)
@@ -92,9 +98,8 @@ class Scan:
             progress("looking for dangerous grants")
             self._dangers(grants, classes, unions)
         progress("looking for grants that decide nothing")
-        written = set(grants.origins)
         for one in useless(classes, unions):
-            if one.origin in written:  # what the broker itself refuses is nobody's grant
+            if one.origin in self._written:  # what the broker itself refuses is nobody's grant
                 self._useless(grants, one)
         if observed is not None:
             progress("comparing with what was observed")
@@ -106,7 +111,7 @@ class Scan:
 
     def _compare(self, grants: Grants, principal: Principal, unions: Unions, scanned: Scanned) -> None:
         client = principal.client
-        intent = Intent(self._policy, grants, principal.roles, client.user, client.client_id)
+        intent = self._intent_of(principal)
         paths = grants.paths(client)
         if self._policy is None:
             for path, answer in indirect(principal, paths, intent, unions):
@@ -137,9 +142,17 @@ class Scan:
                 accepted=accepted,
                 more_scope=(path.how,),
             )
-        for gap in missing(principal, intent, unions):
-            self._missing(grants, principal, gap, acceptance, scanned)
+        gaps: dict[str, list[Missing]] = {}
+        for gap in missing(principal, intent, unions, self._written):
+            gaps.setdefault(gap.intended.role, []).append(gap)
+        for role, lacking in gaps.items():
+            self._missing(grants, principal, role, lacking, acceptance, scanned)
         acceptance.report_expired(self._ledger)
+
+    def _intent_of(self, principal: Principal) -> Intent:
+        if self._intentions is None:
+            return Intent([])
+        return self._intentions.of(principal.roles, principal.client.user, principal.client.client_id)
 
     def _excess(
         self,
@@ -188,8 +201,7 @@ class Scan:
         others = [one for one in self._holders.get(origin, ()) if one is not principal]
         for other in others[:MOST_HOLDERS]:
             client = other.client
-            theirs = Intent(self._policy, grants, other.roles, client.user, client.client_id)
-            parts = kept(other, theirs, origin)
+            parts = kept(other, self._intent_of(other), origin)
             if not parts:
                 continue
             named = [replace(part, pattern=_named(part, client.user)) for part in parts]
@@ -204,30 +216,47 @@ class Scan:
         return "\n".join([first, *lines, *([grants.instead(origin, principal.client, own)] if own else [])])
 
     def _missing(
-        self, grants: Grants, principal: Principal, gap: Missing, acceptance: Acceptance, scanned: Scanned
+        self,
+        grants: Grants,
+        principal: Principal,
+        role: str,
+        gaps: Sequence[Missing],
+        acceptance: Acceptance,
+        scanned: Scanned,
     ) -> None:
-        place = gap.intended.place
-        origin = gap.rule.origin if gap.rule is not None else Origin(grants.title, None, "(no grant allows it)")
-        if isinstance(gap.answer, Undecided):
-            self._undecided(grants, principal, origin, gap.answer.reason, scanned)
+        """Report once what a client lacks of a role, with a witness for each of the first permissions."""
+        certain: list[tuple[Missing, str]] = []
+        for gap in gaps:
+            if not isinstance(gap.answer, Undecided):
+                certain.append((gap, gap.answer.topic))
+                continue
+            scanned.undecided += 1
+            if gap.rule is not None:
+                self._undecided(grants, principal, gap.rule.origin, gap.answer.reason, scanned)
+        if not certain:
             return
-        evidence: dict[str, Scalar] = {"role": gap.intended.role, "permission": place.label}
+        rules = [gap.rule for gap, _ in certain if gap.rule is not None]
+        origin = rules[0].origin if rules else Origin(grants.title, None, "(no grant allows it)")
         finding = self._record(
             "TW103",
             grants,
             principal,
             origin,
-            evidence,
-            witnesses=[right_words(gap.intended.action, gap.space, gap.answer.topic)],
-            certainty=gap.rule.certainty if gap.rule is not None else Certainty.EXACT,
+            {
+                "role": role,
+                "permissions": len(certain),
+                "permission": "; ".join(gap.intended.place.label for gap, _ in certain[:MOST_WITNESSES]),
+            },
+            witnesses=[right_words(gap.intended.action, gap.space, name) for gap, name in certain[:MOST_WITNESSES]],
+            certainty=min((rule.certainty for rule in rules), default=Certainty.EXACT),
             accepted=acceptance.anyway("TW103"),
-            more_scope=(gap.intended.role, gap.intended.action.name, place.label),
+            more_scope=(role,),
         )
         if finding is not None:
-            action = gap.intended.action
-            self.questions.append(
-                Question(finding, principal.client, action, gap.space, gap.answer.topic, expected=False)
-            )
+            self.questions += [
+                Question(finding, principal.client, gap.intended.action, gap.space, name, expected=False)
+                for gap, name in certain[:MOST_WITNESSES]
+            ]
 
     def _nobody(self, grants: Grants, policy: Policy) -> None:
         """Report users that roles name and the broker does not know."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import takewhile
 from typing import Final
 
 from topicwarden.patterns.automata import AutomatonUnion, Domain
@@ -21,7 +22,7 @@ from topicwarden.patterns.meet import meet
 from topicwarden.patterns.mqtt import LevelPattern, Special, is_name
 from topicwarden.patterns.nfa import Automaton, Reading, TooLargeError
 from topicwarden.patterns.pattern_automata import EVERY_NAME, key_automaton, level_automaton
-from topicwarden.patterns.regex import Regex, regex_matches, regex_names, regex_problem, regex_syntax
+from topicwarden.patterns.regex import Regex, regex_beginning, regex_matches, regex_names, regex_problem, regex_syntax
 
 _EVERY_KEY: Final = parse_binding("#")
 _EVERY_TOPIC: Final = LevelPattern("#", (Special.REST,))
@@ -161,6 +162,9 @@ def names_overlap(a: Names, b: Names) -> bool | None:
         return overlap(a, b) is not None
     if isinstance(a, KeyPattern) and isinstance(b, KeyPattern):
         return key_overlap(a, b) is not None
+    ours, theirs = _beginning(a), _beginning(b)
+    if not ours.startswith(theirs) and not theirs.startswith(ours):
+        return False
     match _NOTHING.uncovered(a, b):
         case Covered():
             return False
@@ -168,6 +172,18 @@ def names_overlap(a: Names, b: Names) -> bool | None:
             return True
         case Undecided():
             return None
+
+
+def _beginning(names: Names) -> bytes:
+    """Return bytes that every name of a set begins with; most sets that have nothing in common differ there."""
+    match names:
+        case Regex(text=text):
+            return regex_beginning(text)
+        case KeyPattern(words=words):
+            literal = list(takewhile(lambda word: isinstance(word, str), words))
+            return ".".join(map(str, literal)).encode("utf-8", "surrogateescape")
+        case _:
+            return b""
 
 
 def unanchored(regex: Regex) -> Witness | None:

@@ -13,6 +13,7 @@ from topicwarden.patterns.lookahead import expression_automaton, lookahead_probl
 from topicwarden.patterns.nfa import Automaton, TooLargeError
 from topicwarden.patterns.pattern_automata import name_bytes
 from topicwarden.patterns.regex_syntax import RegexSyntax, parse_regex
+from topicwarden.patterns.regex_tree import Anchor, Concatenation, OneOf
 
 MAX_NAME_BYTES: Final = 65536
 _LIMITS: Final = b"(*LIMIT_MATCH=300000)(*LIMIT_HEAP=16384)"
@@ -73,6 +74,21 @@ def regex_matches(regex: str, name: str) -> bool | None:
 def regex_syntax(text: str) -> RegexSyntax:
     """Take an expression apart, or say why not."""
     return parse_regex(name_bytes(text))
+
+
+@lru_cache(maxsize=_CACHED)
+def regex_beginning(text: str) -> bytes:
+    """Return bytes that every name begins with in which an expression is found; b'' when none are known."""
+    tree = regex_syntax(text).tree
+    parts = tree.parts if isinstance(tree, Concatenation) else ()
+    if not parts or parts[0] is not Anchor.START:
+        return b""
+    found = bytearray()
+    for part in parts[1:]:
+        if not isinstance(part, OneOf) or part.allowed.bit_count() != 1:
+            break
+        found.append(part.allowed.bit_length() - 1)
+    return bytes(found)
 
 
 @lru_cache(maxsize=_CACHED)
