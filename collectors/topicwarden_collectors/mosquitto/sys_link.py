@@ -31,7 +31,8 @@ _STEP_S: Final = 1.5
 """How long connecting, or the TLS handshake, may take; `close` may have to wait for it."""
 _ANSWER_S: Final = 10.0
 _KEEPALIVE_S: Final = 20
-_REFUSED: Final = frozenset(("Bad user name or password", "Not authorized", "Banned", "Bad authentication method"))
+KEPT_OUT: Final = frozenset(("Bad user name or password", "Not authorized", "Banned", "Bad authentication method"))
+"""What a broker says to those it does not let in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ def _without_password(source: str) -> str:
     return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
-class _Client(paho.Client):
+class PahoClient(paho.Client):
     """paho that closes a socket whose TLS handshake failed; 2.1.0 leaves that to the garbage collector."""
 
     def __init__(self, address: Address, client_id: str) -> None:
@@ -128,7 +129,7 @@ class SysLink:
         self._news = asyncio.Event()
         self._ready: asyncio.Future[str | None] | None = None
         self._ended: str | None = None
-        client = _Client(address, self.client_id)
+        client = PahoClient(address, self.client_id)
         if address.username is not None:
             client.username_pw_set(address.username, address.password)
         client.on_connect = self._on_connect
@@ -144,7 +145,7 @@ class SysLink:
         try:
             await asyncio.to_thread(self._client.connect, self.address.host, self.address.port, _KEEPALIVE_S)
         except (OSError, ValueError) as error:
-            raise ObservationError(_unreachable(self.address, error)) from error
+            raise ObservationError(unreachable(self.address, error)) from error
         self._client.loop_start()
         try:
             async with asyncio.timeout(_ANSWER_S):
@@ -231,7 +232,8 @@ class SysLink:
         self._tell(self._news.set)
 
 
-def _unreachable(address: Address, error: OSError | ValueError) -> Problem:
+def unreachable(address: Address, error: OSError | ValueError) -> Problem:
+    """Return why there is no connection, and what to do about it."""
     where = address.text
     if isinstance(error, ssl.SSLCertVerificationError):
         hint = (
@@ -250,7 +252,7 @@ def _unreachable(address: Address, error: OSError | ValueError) -> Problem:
 
 
 def _refused(address: Address, refusal: str) -> Problem:
-    if refusal in _REFUSED:
+    if refusal in KEPT_OUT:
         who = "without a user name" if address.username is None else f"as {address.username!r}"
         hint = "write the user into the address, mqtt://user@host, and the password into --password-file"
         return Problem(f"{address.text} does not let us in {who}: {refusal}", hint=hint)
