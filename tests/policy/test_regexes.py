@@ -121,3 +121,9 @@ def test_whatever_is_accepted_fails_fast_on_long_repetitive_names(pattern: str, 
 def test_any_text_is_judged(pattern: str) -> None:
     if regex_problem(pattern) is None:
         assert re.compile(pattern).pattern == pattern
+
+
+def test_what_is_said_of_an_expression_holds_no_control_characters() -> None:
+    problem = regex_problem("[a-\t]")
+    assert problem is not None
+    assert str(problem).isprintable()

@@ -32,6 +32,9 @@ PolicyOption = Annotated[
 FormatOption = Annotated[
     str, typer.Option("--format", "-f", metavar="FORMAT", help="text, jsonl, ecs or ocsf (docs/output.md).")
 ]
+ReportFormatOption = Annotated[
+    str, typer.Option("--format", "-f", metavar="FORMAT", help="text, jsonl, ecs, ocsf or sarif (docs/output.md).")
+]
 FailOnOption = Annotated[
     str,
     typer.Option(metavar="SEVERITY", help="Exit 1 from this severity up: info, low, medium, high, critical, never."),
@@ -147,7 +150,7 @@ def check(
         list[str], typer.Argument(metavar="FILE...", help="Broker logs (.gz too) and recordings of `watch --record`.")
     ],
     policy: PolicyOption = None,
-    output_format: FormatOption = "text",
+    output_format: ReportFormatOption = "text",
     fail_on: FailOnOption = "medium",
     record: RecordOption = None,
     broker: BrokerOption = None,
@@ -208,9 +211,7 @@ def scan(
         ),
     ],
     policy: PolicyOption = None,
-    output_format: Annotated[
-        str, typer.Option("--format", "-f", metavar="FORMAT", help="text, jsonl, ecs, ocsf or sarif (docs/scan.md).")
-    ] = "text",
+    output_format: ReportFormatOption = "text",
     fail_on: FailOnOption = "medium",
     observed: Annotated[
         list[str] | None,

@@ -141,7 +141,8 @@ def open_pipeline(
     """
     out, err = streams
     with ExitStack() as stack:
-        sink = make_sink(options.output_format, out, origin=Origin(host=socket.gethostname(), kinds=kinds))
+        origin = Origin(host=socket.gethostname(), kinds=kinds)
+        sink = make_sink(options.output_format, out, origin=origin, live=command != "check")
         live = stack.enter_context(Live(sink, err))
         pipeline = Pipeline(command, options, live)
         if options.record is not None:

@@ -148,7 +148,7 @@ def _try(
 ) -> Tried:
     probe = broker.probe(check.address, source_options, passwords, allow_publish=check.allow_publish)
     try:
-        return try_witnesses(probe, questions, progress)
+        return try_witnesses(probe, questions, progress, allow_publish=check.allow_publish)
     finally:
         probe.close()
 

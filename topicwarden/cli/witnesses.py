@@ -66,13 +66,16 @@ def read_credentials(path: Path | None) -> dict[str, str]:
     return found
 
 
-def try_witnesses(probe: Probe, questions: Sequence[Question], progress: Progress) -> Tried:
+def try_witnesses(probe: Probe, questions: Sequence[Question], progress: Progress, *, allow_publish: bool) -> Tried:
     """Ask the broker every question and write its answer to the finding's evidence."""
     tried = Tried()
     for number, question in enumerate(questions, 1):
         progress(f"asking the broker: {number} of {len(questions)}")
         resource = resource_in(question.space, question.name, question.action)
-        verdict, why = probe.ask(question.client, question.action, resource)
+        if question.real_id and not allow_publish:
+            verdict, why = Verdict.NOT_TRIED, "it would cut off the client that has this id (--allow-publish)"
+        else:
+            verdict, why = probe.ask(question.client, question.action, resource)
         evidence = question.finding.evidence
         if verdict is Verdict.NOT_TRIED:
             tried.not_tried += 1

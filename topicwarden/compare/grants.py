@@ -202,9 +202,20 @@ def _widest(parts: list[Kept]) -> list[Kept]:
         for part in ones:
             if part not in wild and isinstance(union.uncovered(parsed[part]), Covered):
                 found.remove(part)
-        for part in list(wild):
-            others = [parsed[other] for other in wild if other != part]
-            if isinstance(syntax.union(others).uncovered(parsed[part]), Covered):
-                wild.remove(part)
+        # Only what begins alike, or with a wildcard, can cover it.
+        beginnings: dict[str, list[Kept]] = {}
+        for part in wild:
+            beginnings.setdefault(_beginning(part), []).append(part)
+        for part in wild:
+            rivals = [*beginnings.get(_beginning(part), ()), *(beginnings.get("", ()) if _beginning(part) else ())]
+            others = [parsed[other] for other in rivals if other != part and other in found]
+            if others and isinstance(syntax.union(others).uncovered(parsed[part]), Covered):
                 found.remove(part)
     return found
+
+
+def _beginning(part: Kept) -> str:
+    """Return the first level of a pattern, '' where that is a wildcard."""
+    syntax = part.space.syntax
+    first = syntax.levels(part.pattern)[0]
+    return "" if first in (syntax.one, syntax.rest) else first

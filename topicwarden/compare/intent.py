@@ -9,7 +9,17 @@ from typing import Any, Final
 
 from topicwarden.events import Action
 from topicwarden.grants import Grants
-from topicwarden.patterns import Answer, KeyPattern, LevelPattern, Names, NameUnion, literal_key
+from topicwarden.patterns import (
+    KEYS,
+    TOPICS,
+    Answer,
+    KeyPattern,
+    LevelPattern,
+    Names,
+    NameUnion,
+    Syntax,
+    literal_key,
+)
 from topicwarden.policy import Place, Policy, Space
 
 EXCHANGES = Space("exchange")
@@ -66,28 +76,25 @@ class Template:
     """A pattern with placeholders, parsed once and bound often."""
 
     def __init__(self, place: Place) -> None:
-        syntax = place.space.syntax
-        self._syntax = syntax
-        self._parsed: LevelPattern | KeyPattern = syntax.bind(place.pattern, _USER, _CLIENT)
+        self.syntax = place.space.syntax
+        self._parsed: LevelPattern | KeyPattern = self.syntax.bind(place.pattern, _USER, _CLIENT)
         self._levels = _levels(self._parsed)
-        self._any = _levels(syntax.parse(syntax.one))[0]
         self.is_plain = _USER not in self._levels and _CLIENT not in self._levels
 
-    def bound(self, user: str | None, client_id: str | None) -> Names:
-        """Return the pattern for a client as `Syntax.bind` does; `client_id` None: for any id."""
+    def bound(self, user: object, client_id: object) -> Names:
+        """Return the pattern with these levels in the place of `%u` and `%c` (see `level_of`)."""
         if self.is_plain:
             return self._parsed
-        values: dict[object, object] = {
-            _USER: self._level_of("%u", user, None),
-            _CLIENT: self._any if client_id is None else self._level_of("%c", None, client_id),
-        }
-        levels: tuple[Any, ...] = tuple(values.get(level, level) for level in self._levels)
+        values: dict[object, object] = {_USER: user, _CLIENT: client_id}
+        levels: tuple[Any, ...] = tuple([values.get(level, level) for level in self._levels])
         if isinstance(self._parsed, LevelPattern):
             return LevelPattern(self._parsed.text, levels)
         return KeyPattern(self._parsed.text, levels)
 
-    def _level_of(self, placeholder: str, user: str | None, client_id: str | None) -> object:
-        return _levels(self._syntax.bind(placeholder, user, client_id))[0]
+
+def level_of(syntax: Syntax, pattern: str, user: str | None = None, client_id: str | None = None) -> object:
+    """Return what one level of a pattern is for a client, as `Syntax.bind` has it."""
+    return _levels(syntax.bind(pattern, user, client_id))[0]
 
 
 _USER: Final = "\x01u"
@@ -114,20 +121,22 @@ class Intentions:
 
     def of(self, roles: Sequence[str], user: str | None, client_id: str) -> Intent:
         """Bind the permissions of these roles to a client."""
-        return Intent(
-            [
-                Intended(
-                    name,
-                    action,
-                    place,
-                    carried,
-                    template.bound(user, None),
-                    template.bound(user, client_id),
-                )
-                for name in roles
-                for action, place, carried, template in self._roles[name]
-            ]
-        )
+        names = {
+            syntax.separator: (
+                level_of(syntax, "%u", user),
+                level_of(syntax, "%c", None, client_id),
+                level_of(syntax, syntax.one),
+            )
+            for syntax in (TOPICS, KEYS)
+        }
+        found: list[Intended] = []
+        for name in roles:
+            for action, place, carried, template in self._roles[name]:
+                own, own_id, any_id = names[template.syntax.separator]
+                exactly = template.bound(own, own_id)
+                kindest = exactly if template.is_plain else template.bound(own, any_id)
+                found.append(Intended(name, action, place, carried, kindest, exactly))
+        return Intent(found)
 
 
 class Intent:

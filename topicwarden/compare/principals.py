@@ -35,6 +35,8 @@ class Principal:
     """The policy's exceptions that are about it, by number."""
     alike: tuple[Client, ...] = ()
     """The others of the class."""
+    real_id: bool = False
+    """Whether the broker binds the user to the client id, which then is one that a client really has."""
     named: bool = True
     """Whether the broker's configuration names it; otherwise it stands for clients that nothing names."""
 
@@ -55,7 +57,7 @@ def principals(grants: Grants, policy: Policy | None) -> Iterator[Principal]:
         key = _signature(rights, roles, exceptions, client, spelled)
         known = found.get(key)
         if known is None:
-            found[key] = Principal(client, rights, roles, exceptions, named=named)
+            found[key] = Principal(client, rights, roles, exceptions, real_id=bool(account.client_id), named=named)
         else:
             found[key] = replace(known, alike=(*known.alike, account)) if len(known.alike) < 1 << 16 else known
     yield from found.values()

@@ -44,6 +44,8 @@ class Question:
     name: str
     expected: bool
     """Whether the finding says that the broker allows it."""
+    real_id: bool = False
+    """Whether to ask as this client would cut off the one that has its client id."""
 
 
 @dataclass(slots=True)
@@ -191,7 +193,8 @@ class Scan:
         )
         if finding is not None:
             self.questions += [
-                Question(finding, principal.client, one.action, one.space, name, expected=True) for one, name in certain
+                Question(finding, principal.client, one.action, one.space, name, True, principal.real_id)
+                for one, name in certain
             ]
 
     def _instead(self, grants: Grants, principal: Principal, intent: Intent, origin: Origin) -> str:
@@ -236,7 +239,8 @@ class Scan:
         if not certain:
             return
         rules = [gap.rule for gap, _ in certain if gap.rule is not None]
-        origin = rules[0].origin if rules else Origin(grants.title, None, "(no grant allows it)")
+        source = grants.origins[0].source if grants.origins else grants.title
+        origin = rules[0].origin if rules else Origin(source, None, "(no grant allows it)")
         finding = self._record(
             "TW103",
             grants,
@@ -254,7 +258,7 @@ class Scan:
         )
         if finding is not None:
             self.questions += [
-                Question(finding, principal.client, gap.intended.action, gap.space, name, expected=False)
+                Question(finding, principal.client, gap.intended.action, gap.space, name, False, principal.real_id)
                 for gap, name in certain[:MOST_WITNESSES]
             ]
 
@@ -301,7 +305,10 @@ class Scan:
             )
 
     def _dangers(self, grants: Grants, classes: Sequence[Principal], unions: Unions) -> None:
+        told = {fault.origin for fault in grants.faults if fault.code == "TW112"}
         for danger in dangers(classes, unions):
+            if danger.rule.origin in told:
+                continue  # the reader, who knows the broker, has said so
             self._record(
                 "TW112",
                 grants,

@@ -118,6 +118,8 @@ class Path:
     """The way, in words: `its own exchange bound to orders`; continues "by way of"."""
     origin: Origin
     certainty: Certainty = Certainty.EXACT
+    queue: str | None = None
+    """The queue it is received from, where that is how: whoever intends the queue intends what flows into it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from topicwarden.output import ecs, jsonl, ocsf
 from topicwarden.output.escape import encodable
 from topicwarden.output.jsonl import Event
 from topicwarden.output.origin import Origin
+from topicwarden.output.sarif import SarifSink
 from topicwarden.output.summary import Summary
 from topicwarden.output.summary_text import summary_lines
 from topicwarden.output.text import brief, grew
@@ -130,6 +131,9 @@ class MachineSink:
 
 _MACHINE: Final[Mapping[str, Any]] = MappingProxyType({"jsonl": jsonl, "ecs": ecs, "ocsf": ocsf})
 FORMATS: Final = ("text", *_MACHINE)
+"""What can be written as it happens."""
+REPORT_FORMATS: Final = (*FORMATS, "sarif")
+"""And what is one document about a run as a whole, which therefore has to end by itself."""
 
 
 def make_sink(
@@ -139,17 +143,22 @@ def make_sink(
     origin: Origin | None = None,
     width: int | None = None,
     color: bool | None = None,
+    live: bool = False,
 ) -> Sink:
     """Return the sink of a format; `width` and `color` are for text only.
 
-    Raises ConfigurationError when there is no such format.
+    `live`: the run has no end of its own. Raises ConfigurationError when there is no such format, or not for live runs.
     """
     if format_name == "text":
         return TextSink(stream, width=width, color=color)
+    if format_name == "sarif" and not live:
+        return SarifSink(stream, origin or Origin())
     documents = _MACHINE.get(format_name)
     if documents is None:
+        what = "is for runs that end: scan and check" if format_name == "sarif" else "is not known"
+        formats = FORMATS if live else REPORT_FORMATS
         raise ConfigurationError(
-            Problem(f"there is no output format {format_name!r}", hint=f"choose one of {', '.join(FORMATS)}")
+            Problem(f"the output format {format_name!r} {what}", hint=f"choose one of {', '.join(formats)}")
         )
     return MachineSink(stream, origin or Origin(), documents.finding_document, documents.summary_document)
 

@@ -1,6 +1,12 @@
 """The intended set: the policy file's models, and reading them with every problem's line."""
 
-from topicwarden.policy.loading import load_policy, parse_policy
+from topicwarden.policy.loading import (
+    PolicyLines,
+    load_policy,
+    load_policy_with_lines,
+    parse_policy,
+    parse_policy_with_lines,
+)
 from topicwarden.policy.model import (
     ConfigureRule,
     ConsumeRule,
@@ -44,6 +50,7 @@ __all__ = [
     "Place",
     "PlaceIndex",
     "Policy",
+    "PolicyLines",
     "PublishRule",
     "Rate",
     "RefusedError",
@@ -54,7 +61,9 @@ __all__ = [
     "Within",
     "covers",
     "load_policy",
+    "load_policy_with_lines",
     "parse_policy",
+    "parse_policy_with_lines",
     "pattern_of",
     "space_of",
 ]

@@ -27,11 +27,37 @@ Where = tuple[str | int, ...]
 """A place in the file: keys and list positions from the top."""
 
 
+class PolicyLines:
+    """Where the parts of a policy stand in its file."""
+
+    def __init__(self, file: str, tree: Mapping) -> None:
+        self.file = file
+        self._tree = tree
+
+    def of(self, *where: str | int) -> int:
+        """Return the line (1-based) of what stands there: `of("roles", "sensor", "publish", 0)`.
+
+        What is not written has the line of the nearest part around it. What an alias stands for has the line of the
+        anchor.
+        """
+        return _find(self._tree, where)[2]
+
+
 def load_policy(path: Path, known_findings: Collection[str] | None = None) -> Policy:
     """Read a policy file; raises ConfigurationError with every problem of the file, sorted by line.
 
     `known_findings`: the codes and dotted names that exceptions may name; None leaves them unchecked.
     """
+    return load_policy_with_lines(path, known_findings)[0]
+
+
+def load_policy_with_lines(path: Path, known_findings: Collection[str] | None = None) -> tuple[Policy, PolicyLines]:
+    """Read a policy file, and where its parts stand; raises as `load_policy` does."""
+    return parse_policy_with_lines(_read(path), str(path), known_findings)
+
+
+def _read(path: Path) -> str:
+    """Return a file's text; what is too large comes back as text that is too large."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -52,11 +78,18 @@ def load_policy(path: Path, known_findings: Collection[str] | None = None) -> Po
                 Problem(f"byte 0x{data[error.start]:02x} is not UTF-8", str(path), line, "save the file as UTF-8")
             ) from error
         text = " " * len(data)
-    return parse_policy(text, str(path), known_findings)
+    return text
 
 
 def parse_policy(text: str, file: str, known_findings: Collection[str] | None = None) -> Policy:
     """Read a policy from text; `file` is its name in messages. Raises as `load_policy` does."""
+    return parse_policy_with_lines(text, file, known_findings)[0]
+
+
+def parse_policy_with_lines(
+    text: str, file: str, known_findings: Collection[str] | None = None
+) -> tuple[Policy, PolicyLines]:
+    """Read a policy from text, and where its parts stand; raises as `load_policy` does."""
     try:
         size = len(text.encode())
     except UnicodeEncodeError as error:
@@ -76,13 +109,13 @@ def parse_policy(text: str, file: str, known_findings: Collection[str] | None = 
             policy = Policy.model_validate(_plain(tree), context={"known_findings": known_findings})
         except ValidationError as error:
             problems += _value_problems(error, tree, file)
-    if problems or policy is None:
+    if problems or policy is None or not isinstance(tree, Mapping):
         unique = {(p.line or 0, p.message): p for p in problems}
         found = [unique[key] for key in sorted(unique)]
         if len(found) > MAX_PROBLEMS:
             found[MAX_PROBLEMS:] = [Problem(f"and {len(found) - MAX_PROBLEMS} more problems", file, found[-1].line)]
         raise ConfigurationError(*found)
-    return policy
+    return policy, PolicyLines(file, tree)
 
 
 _START: Final = "the smallest policy is the one line topicwarden: 1"

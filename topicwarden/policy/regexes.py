@@ -56,7 +56,9 @@ def regex_problem(pattern: str) -> RefusedError | None:
             re.compile(pattern)
             tree = _parser.parse(pattern)
     except (re.error, Warning, OverflowError, RecursionError) as error:
-        return RefusedError(f"not a regular expression: {error}")
+        # It quotes the expression, control characters and all.
+        said = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(error))
+        return RefusedError(f"not a regular expression: {said}")
     try:
         _judge(tree)
     except RefusedError as refused:

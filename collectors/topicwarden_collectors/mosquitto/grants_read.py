@@ -112,7 +112,7 @@ class _Conf:
         # What is decided by several is said of each part, and of neither for certain.
         parts: list[Grants] = []
         for plugin in dynsec:
-            parts += self._dynsec(plugin)
+            parts += self._dynsec(plugin, group, logins)
         certainty = Certainty.INFERRED if plugins or any(one.get("mount_point") for one in group) else Certainty.EXACT
         if setting is not None:
             acl = self._acl(setting)
@@ -166,11 +166,25 @@ class _Conf:
             return Origin(setting.file, setting.line, "(no acl_file)", f"every client of {group[0].title}")
         return Origin(configuration.path, None, "(no acl_file)", "every client")
 
-    def _dynsec(self, plugin: Plugin) -> Sequence[Grants]:
+    def _dynsec(self, plugin: Plugin, group: Sequence[Listener], logins: Logins) -> Sequence[Grants]:
+        from topicwarden_collectors.mosquitto.dynsec import read_dynsec
+
         setting = plugin.option("config_file")
         assert setting is not None  # `is_dynsec`
+        certificates = any(
+            listener.tls and (listener.on("use_identity_as_username") or listener.on("use_subject_as_username"))
+            for listener in group
+        )
         try:
-            return _dynsec(Path(setting.value), self._options)
+            return read_dynsec(
+                Path(setting.value),
+                self._options,
+                anonymous=logins.anonymous,
+                certificates=certificates,
+                names=tuple(logins.names),
+                # That the plugin itself decides who can log in is what its file says.
+                others=[why for why in logins.others if plugin.file_name not in why],
+            )
         except ConfigurationError as error:
             self._problems += error.problems
             return []
