@@ -37,7 +37,8 @@ class RabbitmqBroker:
             return False
         from topicwarden_collectors.rabbitmq.log_file import looks_like_log
 
-        return looks_like_log(head) or b'"rabbit_version"' in head or b'"rabbitmq_version"' in head
+        marks = (b'"rabbit_version"', b'"rabbitmq_version"', b'"topic_permissions"')
+        return looks_like_log(head) or any(mark in head for mark in marks)
 
     def watch(self, source: str, options: SourceOptions) -> Collector:
         """Build the collector the address asks for; by default the plugin's stream where the node has the plugin.

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from topicwarden.errors import ConfigurationError, Problem
 from topicwarden_collectors.rabbitmq.permissions import Permission, TopicPermission
+from topicwarden_collectors.rabbitmq.shovels import Shovel, read_shovel
 
 MAX_BYTES: Final = 64 * 1024 * 1024
 MAX_ENTRIES: Final = 500_000
@@ -124,6 +125,8 @@ class Policy:
     pattern: str
     apply_to: str
     definition: Mapping[str, object]
+    priority: int = 0
+    """Of all that match a name, the one with the highest applies, and no other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,7 @@ class Parameter:
     vhost: str
     component: str
     name: str
+    shovel: Shovel | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,15 +173,26 @@ def read_definitions(source: Path | str | bytes, *, name: str | None = None, vho
     whole = "users" in document or "permissions" in document or "vhosts" in document
     inside = None if whole else _only_vhost(document, vhost)
     version = document.get("rabbit_version")
+    permissions = lists.read("permissions", _granted)
+    topic_permissions = lists.read("topic_permissions", _topic_granted)
+    # What somebody left out (our own exports hold permissions alone) is not gone: it is known by what names it.
+    rows = [*permissions, *topic_permissions]
+    users = [User(name) for name in dict.fromkeys(row.user for row in rows)]
+    vhosts = [VirtualHost(name) for name in dict.fromkeys(row.vhost for row in rows)]
+    exchanges = dict.fromkeys((row.vhost, row.exchange) for row in topic_permissions)
     definitions = Definitions(
         source=title,
         rabbit_version=version[:64] if isinstance(version, str) else None,
         whole=whole,
-        users=lists.read("users", _user),
-        vhosts=lists.read("vhosts", _vhost) if whole else [VirtualHost(inside or "")],
-        permissions=lists.read("permissions", _granted),
-        topic_permissions=lists.read("topic_permissions", _topic_granted),
-        exchanges=lists.read("exchanges", _exchange, inside),
+        users=lists.read("users", _user) if "users" in document else users,
+        vhosts=(lists.read("vhosts", _vhost) if "vhosts" in document else vhosts)
+        if whole
+        else [VirtualHost(inside or "")],
+        permissions=permissions,
+        topic_permissions=topic_permissions,
+        exchanges=lists.read("exchanges", _exchange, inside)
+        if "exchanges" in document
+        else [Exchange(vhost, name, "", False, {}) for vhost, name in exchanges],
         queues=lists.read("queues", _queue, inside),
         bindings=lists.read("bindings", _binding, inside),
         policies=lists.read("policies", _policy, inside),
@@ -356,10 +371,19 @@ def _binding(row: _Row) -> Binding:
 
 
 def _policy(row: _Row) -> Policy:
+    priority = row.values.get("priority")
     return Policy(
-        row.vhost, row.text("name"), row.text("pattern"), row.text("apply-to", "all"), row.table("definition")
+        row.vhost,
+        row.text("name"),
+        row.text("pattern"),
+        row.text("apply-to", "all"),
+        row.table("definition"),
+        priority if isinstance(priority, int) else 0,
     )
 
 
 def _parameter(row: _Row) -> Parameter:
-    return Parameter(row.text("vhost", row.inside or ""), row.text("component"), row.text("name"))
+    vhost, component = row.text("vhost", row.inside or ""), row.text("component")
+    value = row.values.get("value")
+    shovel = read_shovel(value) if component == "shovel" and isinstance(value, dict) else None
+    return Parameter(vhost, component, row.text("name"), shovel)

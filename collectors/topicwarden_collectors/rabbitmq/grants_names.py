@@ -53,7 +53,7 @@ class Names:
             self.remove_vhost(vhost.name)
             self.add_vhost(vhost.name)
         for exchange in definitions.exchanges:
-            self._add_exchange(exchange.vhost, exchange.name, exchange.type)
+            self._add_exchange(exchange.vhost, exchange.name, exchange.type or None)
         for queue in definitions.queues:
             self._add_queue(queue.vhost, queue.name)
         for binding in definitions.bindings:

@@ -9,6 +9,7 @@ import base64
 import http.client
 import json
 import ssl
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -23,6 +24,7 @@ from topicwarden_collectors.rabbitmq.erlang_terms import address_of
 _SECONDS: Final = 4.0
 MAX_BYTES: Final = 64 * 1024 * 1024
 MAX_ROWS: Final = 100_000
+_CHUNK: Final = 1 << 16
 _COLUMNS: Final = "name,user,vhost,protocol,peer_host,peer_port,port,variable_map,peer_cert_subject"
 
 
@@ -72,7 +74,11 @@ def take_snapshot(address: Address, *, seconds: float = _SECONDS) -> Snapshot:
     )
 
 
-def _get(address: Address, path: str, seconds: float) -> list[dict[str, Any]]:
+def fetch(address: Address, path: str, seconds: float) -> bytes:
+    """Return what the management API answers, MAX_BYTES at most, in `seconds` for all of it.
+
+    Raises urllib.error.URLError (HTTPError when it refuses), OSError, ValueError when it is too much, HTTPException.
+    """
     who = f"{address.username or 'guest'}:{address.password or ('guest' if address.username is None else '')}"
     request = urllib.request.Request(  # noqa: S310 - parse_address takes http and https only
         f"{address.management}{path}",
@@ -83,11 +89,21 @@ def _get(address: Address, path: str, seconds: float) -> list[dict[str, Any]]:
     opener = urllib.request.build_opener(
         urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=tls), _NoRedirection()
     )
+    deadline = time.monotonic() + seconds
+    data = bytearray()
     with opener.open(request, timeout=seconds) as answer:
-        data = answer.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"more than {MAX_BYTES} bytes")
-    rows = json.loads(data)
+        # The timeout is for each wait; whoever sends a byte now and then must not keep us for ever.
+        while part := answer.read1(_CHUNK):
+            data += part
+            if len(data) > MAX_BYTES:
+                raise ValueError(f"more than {MAX_BYTES} bytes")
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"more than {seconds:.0f} s")
+    return bytes(data)
+
+
+def _get(address: Address, path: str, seconds: float) -> list[dict[str, Any]]:
+    rows = json.loads(fetch(address, path, seconds))
     if not isinstance(rows, list):
         raise ValueError("no list of rows")  # noqa: TRY004 - it is about the answer's content
     return [row for row in rows[:MAX_ROWS] if isinstance(row, dict)]

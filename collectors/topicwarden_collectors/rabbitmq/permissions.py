@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -103,6 +103,17 @@ class Expressions:
 
         `name` as RabbitMQ checks it: the default exchange is `amq.default`.
         """
+        return self._expression(regex).allows(name)
+
+    def allowing(self, regex: str, names: Iterable[str]) -> Iterator[tuple[str, bool | None]]:
+        """Yield those of many names that a permission allows, or (None) perhaps allows."""
+        allows = self._expression(regex).allows
+        for name in names:
+            answer = allows(name)
+            if answer is not False:
+                yield name, answer
+
+    def _expression(self, regex: str) -> _Expression:
         found = self._compiled.get(regex)
         if found is None:
             found = self._compiled[regex] = _Expression(regex or "^$")
@@ -110,7 +121,7 @@ class Expressions:
                 self._compiled.popitem(last=False)
         else:
             self._compiled.move_to_end(regex)
-        return found.allows(name)
+        return found
 
 
 class _Expression:
