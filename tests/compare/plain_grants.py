@@ -63,5 +63,8 @@ class PlainGrants:
     def carried(self, place: Place) -> Place:
         return place
 
+    def needed(self, action: Action, place: Place) -> Sequence[tuple[Action, Space, Names]]:
+        return ()
+
     def instead(self, origin: Origin, client: Client, kept: Sequence[Kept]) -> str:
         return "\n".join(f"allow {part.action.name} {part.pattern}" for part in kept) or "(remove it)"

@@ -247,7 +247,7 @@ def test_what_can_be_received_is_what_any_binding_key_of_the_permission_lets_thr
 _PIECES = st.sampled_from(
     ["a", "b", r"\.", "[^.]*", ".*", r"\*", "#", "[^.]", "(a|b)", r"(?:\.#)?", r"\.[^.]+", ".", "x?", r"(?:a\.)*"]
 )
-_TEXTS = ["".join(letters) for size in range(6) for letters in itertools.product("a.*#", repeat=size)]
+_TEXTS = ["".join(letters) for size in range(5) for letters in itertools.product("ab.*#", repeat=size)]
 _SOME_KEYS = ["".join(letters) for size in range(4) for letters in itertools.product("a.#b", repeat=size)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
-from topicwarden.compare.intent import EXCHANGES, OWN_QUEUES, Intended, Intent, Unions, ask
+from topicwarden.compare.intent import EXCHANGES, OWN_QUEUES, QUEUES, Intended, Intent, Unions, ask
 from topicwarden.compare.principals import Principal
 from topicwarden.events import Action
 from topicwarden.grants import Kept, Origin, Path, Rule, Rules
@@ -34,6 +34,9 @@ class Excess:
     space: Space
     rule: Rule
     answer: Witness | Undecided
+    inseparable: bool = False
+    """Whether the same grant is for names of another kind too, of which the policy intends all that this is about: the
+    broker has one permission for queues and exchanges, so nothing narrower can be said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +71,17 @@ def excess(
                 continue
             union = union or unions.of(known)
             answer = ask(union, space, rule.names)
-            if not isinstance(answer, Covered):
-                yield Excess(action, space, rule, answer)
+            if isinstance(answer, Covered):
+                continue
+            beside = [
+                names
+                for (other_action, other), listed in principal.rights.by.items()
+                if other_action is action and other != space
+                if any(one.origin == rule.origin and one.names == rule.names for one in listed.rules)
+                for names in intent.names(action, other)
+            ]
+            inseparable = bool(beside) and isinstance(unions.uncovered(space, [*known, *beside], rule.names), Covered)
+            yield Excess(action, space, rule, answer, inseparable)
 
 
 def indirect(
@@ -77,12 +89,20 @@ def indirect(
 ) -> Iterator[tuple[Path, Witness | Undecided]]:
     """Yield the indirect ways that lead to names which no role intends and no rule allows anyway."""
     for path in paths:
+        if path.queue is not None and (
+            not intent.permissions or _holds(intent.names(Action.SUBSCRIBE, QUEUES), path.queue)
+        ):
+            continue
         direct = [rule.names for rule in principal.rights.rules(path.action, path.space).rules if rule.allow]
         allowed = direct if path.space.family != "key" or _exchange_allowed(principal, path) else []
         known = [*intent.names(path.action, path.space), *allowed]
         answer = unions.uncovered(path.space, known, path.names)
         if not isinstance(answer, Covered):
             yield path, answer
+
+
+def _holds(sets: Sequence[Names], name: str) -> bool:
+    return any(names_match(names, name) for names in sets)
 
 
 def _exchange_allowed(principal: Principal, path: Path) -> bool:

@@ -23,6 +23,7 @@ from topicwarden.patterns import (
 from topicwarden.policy import Place, Policy, Space
 
 EXCHANGES = Space("exchange")
+QUEUES = Space("queue")
 OWN_QUEUES = Place(Space("queue"), "amq.*")
 """What `Role` adds for queues that the server names."""
 
@@ -112,12 +113,16 @@ class Intentions:
     def __init__(self, policy: Policy | None, grants: Grants) -> None:
         """Without a policy nothing is intended."""
         self._roles: dict[str, list[tuple[Action, Place, Place, Template]]] = {}
+        self._needed: dict[str, list[tuple[Action, Space, Names]]] = {}
+        """What the broker asks for besides, by role."""
         for name, role in () if policy is None else policy.roles.items():
             listed = self._roles[name] = []
+            needed = self._needed[name] = []
             for action in (Action.PUBLISH, Action.SUBSCRIBE, Action.CONFIGURE):
                 for place in role.places(action):
                     carried = grants.carried(place)
                     listed.append((action, place, carried, Template(carried)))
+                    needed += [one for one in grants.needed(action, place) if one not in needed]
 
     def of(self, roles: Sequence[str], user: str | None, client_id: str) -> Intent:
         """Bind the permissions of these roles to a client."""
@@ -136,14 +141,16 @@ class Intentions:
                 exactly = template.bound(own, own_id)
                 kindest = exactly if template.is_plain else template.bound(own, any_id)
                 found.append(Intended(name, action, place, carried, kindest, exactly))
-        return Intent(found)
+        return Intent(found, [one for name in roles for one in self._needed[name]])
 
 
 class Intent:
     """What a client's roles let it do."""
 
-    def __init__(self, permissions: Sequence[Intended]) -> None:
+    def __init__(self, permissions: Sequence[Intended], needed: Sequence[tuple[Action, Space, Names]] = ()) -> None:
+        """`needed`: what the broker asks for besides, so that the permissions can be used."""
         self.permissions = permissions
+        self._needed = needed
 
     @cached_property
     def _names(self) -> dict[tuple[Action, Space], list[Names]]:
@@ -154,6 +161,8 @@ class Intent:
             # MQTT topics have an exchange only at brokers that carry them as keys.
             if one.carried.space.family == "key" and exchange is not None:
                 found.setdefault((one.action, EXCHANGES), []).append(literal_key(exchange))
+        for action, space, names in self._needed:
+            found.setdefault((action, space), []).append(names)
         return found
 
     def names(self, action: Action, space: Space) -> Sequence[Names]:

@@ -174,6 +174,19 @@ class Scan:
                 self._undecided(grants, principal, origin, one.answer.reason, scanned)
             else:
                 certain.append((one, one.answer.topic))
+        apart = [(one, name) for one, name in certain if one.inseparable]
+        if apart:
+            self._record(
+                "TW109",
+                grants,
+                principal,
+                origin,
+                {},
+                witnesses=[right_words(one.action, one.space, name) for one, name in apart],
+                certainty=min(one.rule.certainty for one, _ in apart),
+                accepted=acceptance.anyway("TW109"),
+            )
+        certain = [(one, name) for one, name in certain if not one.inseparable]
         if not certain:
             return
         accepted = None
@@ -192,9 +205,13 @@ class Scan:
             accepted=accepted,
         )
         if finding is not None:
+            # Of several rules of one grant, the first says what a client can ask for in so many words.
+            first: dict[tuple[Action, Space], str] = {}
+            for one, name in certain:
+                first.setdefault((one.action, one.space), name)
             self.questions += [
-                Question(finding, principal.client, one.action, one.space, name, True, principal.real_id)
-                for one, name in certain
+                Question(finding, principal.client, action, space, name, True, principal.real_id)
+                for (action, space), name in first.items()
             ]
 
     def _instead(self, grants: Grants, principal: Principal, intent: Intent, origin: Origin) -> str:

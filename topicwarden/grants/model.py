@@ -187,6 +187,13 @@ class Grants(Protocol):
         """Return how this broker carries a place of the policy: RabbitMQ has MQTT topics as keys of an exchange."""
         ...
 
+    def needed(self, action: Action, place: Place) -> Sequence[tuple[Action, Space, Names]]:
+        """Return what else a client must be allowed at this broker to use a permission of the policy.
+
+        RabbitMQ gives an MQTT client that subscribes a queue, with the client's own permissions.
+        """
+        ...
+
     def instead(self, origin: Origin, client: Client, kept: Sequence[Kept]) -> str:
         """Return the smallest grant in the broker's own syntax that leaves a client what the policy intends of a grant.
 

@@ -24,9 +24,10 @@ from pathlib import Path as FilePath
 from typing import Final
 
 from topicwarden.errors import ConfigurationError, Problem
-from topicwarden.events import Client, Identity
+from topicwarden.events import Action, Client, Identity
 from topicwarden.grants import Fault, Grants, Kept, Origin, Path, Rights
-from topicwarden.policy import Place
+from topicwarden.patterns import Names
+from topicwarden.policy import Place, Space
 from topicwarden.sources import SourceOptions
 from topicwarden_collectors.mosquitto.conf_files import reason
 from topicwarden_collectors.mosquitto.dynsec_faults import MAX_IGNORED, UNDECIDED, faults_of, role_holders
@@ -165,6 +166,10 @@ class DynsecGrants:
     def carried(self, place: Place) -> Place:
         """Return the place itself."""
         return place
+
+    def needed(self, action: Action, place: Place) -> Sequence[tuple[Action, Space, Names]]:  # noqa: ARG002 - nothing is
+        """Return nothing: a permission is all that is needed."""
+        return ()
 
     def instead(self, origin: Origin, client: Client, kept: Sequence[Kept]) -> str:
         """Return the commands that leave a client what is intended of a grant, and the entries for the file."""

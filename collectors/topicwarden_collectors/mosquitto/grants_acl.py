@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from topicwarden.events import Certainty, Client, Identity
+from topicwarden.events import Action, Certainty, Client, Identity
 from topicwarden.grants import Fault, Kept, Origin, Path, Rights
-from topicwarden.policy import Place
+from topicwarden.patterns import Names
+from topicwarden.policy import Place, Space
 from topicwarden_collectors.mosquitto.acl_file import AclFile
 from topicwarden_collectors.mosquitto.grants_faults import faults_of
 from topicwarden_collectors.mosquitto.grants_instead import instead
@@ -66,6 +67,10 @@ class AclGrants:
     def carried(self, place: Place) -> Place:
         """Return the place itself."""
         return place
+
+    def needed(self, action: Action, place: Place) -> Sequence[tuple[Action, Space, Names]]:  # noqa: ARG002 - nothing is
+        """Return nothing: a permission is all that is needed."""
+        return ()
 
     def instead(self, origin: Origin, client: Client, kept: Sequence[Kept]) -> str:
         """Return the acl_file lines that leave a client what is intended of an entry."""

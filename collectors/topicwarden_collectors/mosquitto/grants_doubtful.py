@@ -8,8 +8,8 @@ from typing import Final
 
 from topicwarden.events import Action, Certainty, Client
 from topicwarden.grants import Fault, Grants, Kept, Origin, Path, Rights, Rule, Rules
-from topicwarden.patterns import Anything
-from topicwarden.policy import Place
+from topicwarden.patterns import Anything, Names
+from topicwarden.policy import Place, Space
 from topicwarden_collectors.mosquitto.grants_rules import TOPICS
 
 
@@ -51,6 +51,10 @@ class Doubtful:
         """Return what the grants say."""
         return self._grants.carried(place)
 
+    def needed(self, action: Action, place: Place) -> Sequence[tuple[Action, Space, Names]]:
+        """Return what the grants say."""
+        return self._grants.needed(action, place)
+
     def instead(self, origin: Origin, client: Client, kept: Sequence[Kept]) -> str:
         """Return what the grants say."""
         return self._grants.instead(origin, client, kept)
@@ -80,6 +84,10 @@ class Unknown:
     def carried(self, place: Place) -> Place:
         """Return the place itself."""
         return place
+
+    def needed(self, action: Action, place: Place) -> Sequence[tuple[Action, Space, Names]]:  # noqa: ARG002 - nothing is
+        """Return nothing: a permission is all that is needed."""
+        return ()
 
     def instead(self, origin: Origin, client: Client, kept: Sequence[Kept]) -> str:  # noqa: ARG002 - there is none
         """Return nothing: there is no grant to replace."""

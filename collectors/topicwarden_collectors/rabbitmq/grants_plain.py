@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Final
 
-from topicwarden.events import Client
+from topicwarden.events import Action, Client
 from topicwarden.grants import Fault, Kept, Origin, Path, Rights
+from topicwarden.patterns import Names, Regex
 from topicwarden.policy import MQTT_EXCHANGE, Place, Space
 from topicwarden_collectors.rabbitmq.definitions import Definitions
+from topicwarden_collectors.rabbitmq.export_rights import MQTT_QUEUES
 from topicwarden_collectors.rabbitmq.grants_faults import Faults
 from topicwarden_collectors.rabbitmq.grants_instead import Grant, instead
 from topicwarden_collectors.rabbitmq.grants_paths import paths_of
@@ -110,6 +112,13 @@ class DefinedGrants:
             return place
         words = ["*" if level == "+" else level for level in place.pattern.split("/")]
         return Place(Space("key", MQTT_EXCHANGE), ".".join(words))
+
+    def needed(self, action: Action, place: Place) -> Sequence[tuple[Action, Space, Names]]:
+        """Return the queue of its own that an MQTT client has for its subscriptions (seen with 3.10.8)."""
+        if action is not Action.SUBSCRIBE or place.space.family != "topic":
+            return ()
+        queue, names = Space("queue"), Regex(f"^{MQTT_QUEUES}$")
+        return ((Action.CONFIGURE, queue, names), (Action.SUBSCRIBE, queue, names))
 
     def instead(self, origin: Origin, client: Client, kept: Sequence[Kept]) -> str:
         """Return the command that leaves a client what is `kept` of a grant."""
