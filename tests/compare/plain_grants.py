@@ -66,5 +66,7 @@ class PlainGrants:
     def needed(self, action: Action, place: Place) -> Sequence[tuple[Action, Space, Names]]:
         return ()
 
-    def instead(self, origin: Origin, client: Client, kept: Sequence[Kept]) -> str:
+    def instead(
+        self, origin: Origin, client: Client, kept: Sequence[Kept], intended: Sequence[Kept] | None = None
+    ) -> str:
         return "\n".join(f"allow {part.action.name} {part.pattern}" for part in kept) or "(remove it)"

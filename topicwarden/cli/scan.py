@@ -19,7 +19,7 @@ from topicwarden.cli.witnesses import Tried, WitnessCheck, read_credentials, try
 from topicwarden.compare.scan import Question, Scan, Scanned
 from topicwarden.errors import ConfigurationError, Problem
 from topicwarden.events.observed import Observed
-from topicwarden.findings import Ledger, Severity, load_catalogue
+from topicwarden.findings import Finding, Ledger, Severity, load_catalogue
 from topicwarden.grants import Grants
 from topicwarden.output.origin import Origin
 from topicwarden.output.sinks import make_sink
@@ -74,7 +74,7 @@ def run(sources: Sequence[str], options: ScanOptions, source_options: SourceOpti
             if check is not None:
                 tried = _try(brokers[grants.kind], check, scan.questions, passwords, source_options, progress)
             scanned.append((grants, result, tried))
-    findings = ledger.findings()
+    findings = sorted(ledger.findings(), key=_by_place)
     for finding in findings:
         sink.opened(finding)
     seen = observed or Observed()
@@ -96,6 +96,20 @@ def run(sources: Sequence[str], options: ScanOptions, source_options: SourceOpti
     )
     failed = any(finding.accepted is None and finding.severity >= options.fail_on for finding in findings)
     return EXIT_FINDINGS if failed or interrupt.happened else EXIT_CLEAN
+
+
+def _by_place(finding: Finding) -> tuple[object, ...]:
+    """Order findings as one works through them: the gravest first, then as they stand in the configuration."""
+    evidence = finding.evidence
+    return (
+        -finding.severity,
+        finding.type.code,
+        str(evidence.get("where_file", "")),
+        int(evidence.get("where_line", 0)),
+        str(evidence.get("holder", "")),
+        str(evidence.get("grant", "")),
+        finding.fingerprint,
+    )
 
 
 def _read(

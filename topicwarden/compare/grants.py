@@ -196,6 +196,11 @@ def kept(principal: Principal, intent: Intent, origin: Origin) -> list[Kept]:
     return _widest(list(parts))
 
 
+def whole(intent: Intent) -> list[Kept]:
+    """Return all that is intended for a client."""
+    return [Kept(one.action, one.carried.space, one.carried.pattern) for one in intent.permissions]
+
+
 def _met(granted: Names, one: Intended) -> str | None:
     """Return what a rule and a permission have in common as a pattern; None when that is nothing."""
     if isinstance(granted, LevelPattern) and isinstance(one.exactly, LevelPattern):

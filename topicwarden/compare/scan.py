@@ -8,7 +8,7 @@ from typing import Final
 
 from topicwarden.compare.acceptance import Acceptance
 from topicwarden.compare.dangers import dangers
-from topicwarden.compare.grants import Excess, Missing, excess, indirect, kept, missing
+from topicwarden.compare.grants import Excess, Missing, excess, indirect, kept, missing, whole
 from topicwarden.compare.intent import Intent, Intentions, Unions
 from topicwarden.compare.principals import Principal, principals
 from topicwarden.compare.redundancy import Useless, Uselessness, useless
@@ -17,7 +17,7 @@ from topicwarden.compare.usage import Usage, usage
 from topicwarden.events import Action, Certainty, Client
 from topicwarden.events.observed import Observed
 from topicwarden.findings import Finding, Ledger, Scalar
-from topicwarden.grants import Grants, Kept, Origin
+from topicwarden.grants import Grants, Kept, Origin, Path
 from topicwarden.patterns import Undecided, Witness
 from topicwarden.policy import Policy, Space
 
@@ -74,6 +74,8 @@ class Scan:
         self._holders: Mapping[Origin, Sequence[Principal]] = {}
         self._intentions: Intentions | None = None
         self._written: frozenset[Origin] = frozenset()
+        self._accused: set[Origin] = set()
+        """Grants that TW101 has told of."""
         self.questions: list[Question] = []
         """Witnesses for `--witness-check`, in the order found."""
 
@@ -87,13 +89,16 @@ class Scan:
         scanned = Scanned(
             grants.title, grants.broker, len(grants.origins), sum(1 + len(one.alike) for one in classes), len(classes)
         )
-        self._faults(grants)
+        self._accused = set()
+        # What the reader says of a grant is said once.
+        self._known_undecided = {fault.origin for fault in grants.faults if fault.code == "TW114"}
         self._holders = _holders(classes)
         self._written = frozenset(grants.origins)
         self._intentions = Intentions(self._policy, grants)
         for number, principal in enumerate(classes, 1):
             progress(f"comparing {number} of {len(classes)} classes of clients")
             self._compare(grants, principal, unions, scanned)
+        self._faults(grants)
         if self._policy is not None:
             self._nobody(grants, self._policy)
         else:
@@ -125,25 +130,29 @@ class Scan:
         found: dict[Origin, list[Excess]] = {}
         for one in excess(principal, intent, (), unions):
             found.setdefault(one.rule.origin, []).append(one)
-        for origin, ones in found.items():
-            self._excess(grants, principal, intent, origin, ones, acceptance, unions, scanned)
+        ways: dict[Origin, list[tuple[Path, str]]] = {}
         for path, answer in indirect(principal, paths, intent, unions):
             if isinstance(answer, Undecided):
                 self._undecided(grants, principal, path.origin, answer.reason, scanned)
-                continue
-            witness = right_words(path.action, path.space, answer.topic)
-            accepted = acceptance.of("TW104", path.space, path.names, unions)
-            self._record(
-                "TW104",
-                grants,
-                principal,
-                path.origin,
-                {"how": path.how},
-                witnesses=[witness],
-                certainty=path.certainty,
-                accepted=accepted,
-                more_scope=(path.how,),
-            )
+            else:
+                ways.setdefault(path.origin, []).append((path, answer.topic))
+        for origin, ones in found.items():
+            self._excess(grants, principal, intent, origin, ones, acceptance, unions, scanned, ways.get(origin, ()))
+        for origin, listed in ways.items():
+            if origin in self._accused:
+                continue  # to narrow the grant closes the way: TW101 says so
+            for path, name in listed:
+                self._record(
+                    "TW104",
+                    grants,
+                    principal,
+                    path.origin,
+                    {"how": path.how},
+                    witnesses=[right_words(path.action, path.space, name)],
+                    certainty=path.certainty,
+                    accepted=acceptance.of("TW104", path.space, path.names, unions),
+                    more_scope=(path.how,),
+                )
         gaps: dict[str, list[Missing]] = {}
         for gap in missing(principal, intent, unions, self._written):
             gaps.setdefault(gap.intended.role, []).append(gap)
@@ -166,8 +175,9 @@ class Scan:
         acceptance: Acceptance,
         unions: Unions,
         scanned: Scanned,
+        ways: Sequence[tuple[Path, str]],
     ) -> None:
-        """Report a grant's excess once, with a witness for each action."""
+        """Report a grant's excess once, with a witness for each action; `ways`: what it lets a client reach besides."""
         certain: list[tuple[Excess, str]] = []
         for one in ones:
             if isinstance(one.answer, Undecided):
@@ -193,13 +203,18 @@ class Scan:
         reasons = [acceptance.of("TW101", one.space, one.rule.names, unions, intent, one.action) for one, _ in certain]
         if all(reason is not None for reason in reasons):
             accepted = reasons[0]
-        instead = self._instead(grants, principal, intent, origin)
+        evidence: dict[str, Scalar] = {"instead": self._instead(grants, principal, intent, origin)}
+        if ways:
+            path, name = ways[0]
+            evidence["indirect"] = f"{right_words(path.action, path.space, name)} by way of {path.how}"
+            evidence["indirect_ways"] = len(ways)
+        self._accused.add(origin)
         finding = self._record(
             "TW101",
             grants,
             principal,
             origin,
-            {"instead": instead},
+            evidence,
             witnesses=[right_words(one.action, one.space, name) for one, name in certain],
             certainty=min(one.rule.certainty for one, _ in certain),
             accepted=accepted,
@@ -225,15 +240,17 @@ class Scan:
             if not parts:
                 continue
             named = [replace(part, pattern=_named(part, client.user)) for part in parts]
-            lines.append(grants.instead(origin, client, named))
+            lines.append(grants.instead(origin, client, named, whole(self._intent_of(other))))
             if other.alike:
                 lines.append(f"# and likewise for {len(other.alike)} more like {name_of(client)}")
         if len(others) > MOST_HOLDERS:
             lines.append(f"# {len(others) - MOST_HOLDERS} more kinds of clients have it too and were not looked at")
         if not lines:
-            return grants.instead(origin, principal.client, own)
+            return grants.instead(origin, principal.client, own, whole(intent))
         first = "# others need this: give it to each of them by name, and take it from all"
-        return "\n".join([first, *lines, *([grants.instead(origin, principal.client, own)] if own else [])])
+        return "\n".join(
+            [first, *lines, *([grants.instead(origin, principal.client, own, whole(intent))] if own else [])]
+        )
 
     def _missing(
         self,
@@ -306,9 +323,9 @@ class Scan:
     # Grants by themselves -----------------------------------------------------------------------------------------
 
     def _faults(self, grants: Grants) -> None:
-        # What the reader says of a grant is said once.
-        self._known_undecided = {fault.origin for fault in grants.faults if fault.code == "TW114"}
         for fault in grants.faults:
+            if fault.code == "TW112" and fault.origin in self._accused:
+                continue  # it is accused of all that is too much, with what to write instead
             self._ledger.record(
                 fault.code,
                 broker=grants.broker,
@@ -359,12 +376,13 @@ class Scan:
         if used.first_ns is None or used.last_ns is None:
             return
         days = round((used.last_ns - used.first_ns) / DAY_NS, 2)
+        period = _period(used.last_ns - used.first_ns)
         sure = not observed.lost and not observed.overflow and not used.unmatched
         denials = {fault.origin for fault in grants.faults if fault.code in ("TW105", "TW114")}
         for origin, use in used.uses.items():
             if origin in denials or not use.kinds:
                 continue  # it allows nothing, or nobody can tell
-            evidence: dict[str, Scalar] = {**grant_evidence(origin), "days": days}
+            evidence: dict[str, Scalar] = {**grant_evidence(origin), "period": period, "days": days}
             code = "TW102"
             if use.events:
                 if use.admitted is None or use.admitted <= len(use.names):
@@ -450,3 +468,12 @@ def _named(part: Kept, user: str | None) -> str:
     return syntax.separator.join(
         user if level == "%u" and user is not None else level for level in syntax.levels(part.pattern)
     )
+
+
+def _period(ns: int) -> str:
+    """Return how long was observed, in words: `12 days`, `3 hours`, `20 seconds`."""
+    for unit, length in (("day", DAY_NS), ("hour", 3600 * 10**9), ("minute", 60 * 10**9), ("second", 10**9)):
+        count = ns // length
+        if count >= 2 or unit == "second":
+            return f"{count} {unit}{'' if count == 1 else 's'}"
+    raise AssertionError  # seconds always do

@@ -194,10 +194,13 @@ class Grants(Protocol):
         """
         ...
 
-    def instead(self, origin: Origin, client: Client, kept: Sequence[Kept]) -> str:
+    def instead(
+        self, origin: Origin, client: Client, kept: Sequence[Kept], intended: Sequence[Kept] | None = None
+    ) -> str:
         """Return the smallest grant in the broker's own syntax that leaves a client what the policy intends of a grant.
 
-        One or more lines; nothing `kept`: the words that take the grant away.
+        One or more lines; nothing `kept`: the words that take the grant away. `intended`: all that the policy intends
+        for the client, for brokers where one thing asks for another; None: not known.
         """
         ...
 

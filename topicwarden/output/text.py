@@ -37,7 +37,7 @@ _LEAST_TITLE: Final = 24
 _LONGEST_NAME: Final = 400
 _TIMES: Final = re.compile(r"^ times\b")
 _CLIENT_FIELDS: Final = frozenset({"user", "client_id", "identity", "protocol", "address", "vhost"})
-_PROSE: Final = frozenset({"reason", "how", "others"})
+_PROSE: Final = frozenset({"reason", "how", "others", "period"})
 """Evidence that is our own words; names in it are made visible, not put in quotes."""
 FRAMEWORKS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -164,6 +164,8 @@ def _about_grant(finding: Finding, width: int | None, indent: str) -> list[Text]
     if finding.accepted is not None:
         facts.append(f"accepted: {visible(finding.accepted)}")
     lines += wrap(Text(", ".join(facts), "dim"), width, indent, indent)
+    if "indirect" in evidence:
+        lines += wrap(Text(f"it also lets a client {visible(str(evidence['indirect']))}"), width, indent, indent)
     for number, line in enumerate(str(evidence.get("instead", "")).split("\n") if evidence.get("instead") else ()):
         # A line to copy is never folded.
         lines.append(Text.assemble(indent, ("instead: " if number == 0 else " " * 9, "green"), visible(line)))

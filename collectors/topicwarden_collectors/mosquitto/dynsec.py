@@ -171,7 +171,13 @@ class DynsecGrants:
         """Return nothing: a permission is all that is needed."""
         return ()
 
-    def instead(self, origin: Origin, client: Client, kept: Sequence[Kept]) -> str:
+    def instead(
+        self,
+        origin: Origin,
+        client: Client,
+        kept: Sequence[Kept],
+        intended: Sequence[Kept] | None = None,  # noqa: ARG002 - a line stands alone
+    ) -> str:
         """Return the commands that leave a client what is intended of a grant, and the entries for the file."""
         account = self._dynsec.accounts.get(client.user or "")
         bound = None if account is None or self._certificates else account.client_id

@@ -72,7 +72,13 @@ class AclGrants:
         """Return nothing: a permission is all that is needed."""
         return ()
 
-    def instead(self, origin: Origin, client: Client, kept: Sequence[Kept]) -> str:
+    def instead(
+        self,
+        origin: Origin,
+        client: Client,
+        kept: Sequence[Kept],
+        intended: Sequence[Kept] | None = None,  # noqa: ARG002 - a line stands alone
+    ) -> str:
         """Return the acl_file lines that leave a client what is intended of an entry."""
         return instead(origin, client, kept, ids_are_names=self._logins.ids_are_names)
 

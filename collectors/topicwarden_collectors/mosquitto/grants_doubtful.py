@@ -55,9 +55,11 @@ class Doubtful:
         """Return what the grants say."""
         return self._grants.needed(action, place)
 
-    def instead(self, origin: Origin, client: Client, kept: Sequence[Kept]) -> str:
+    def instead(
+        self, origin: Origin, client: Client, kept: Sequence[Kept], intended: Sequence[Kept] | None = None
+    ) -> str:
         """Return what the grants say."""
-        return self._grants.instead(origin, client, kept)
+        return self._grants.instead(origin, client, kept, intended)
 
 
 class Unknown:
@@ -89,6 +91,12 @@ class Unknown:
         """Return nothing: a permission is all that is needed."""
         return ()
 
-    def instead(self, origin: Origin, client: Client, kept: Sequence[Kept]) -> str:  # noqa: ARG002 - there is none
+    def instead(
+        self,
+        origin: Origin,  # noqa: ARG002 - there is none
+        client: Client,  # noqa: ARG002
+        kept: Sequence[Kept],  # noqa: ARG002
+        intended: Sequence[Kept] | None = None,  # noqa: ARG002
+    ) -> str:
         """Return nothing: there is no grant to replace."""
         return ""

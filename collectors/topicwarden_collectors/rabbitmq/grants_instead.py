@@ -43,7 +43,9 @@ class Grant:
     """Whose keys it is about, for a topic permission."""
 
 
-def instead(grant: Grant, row: Row, topology: Topology, kept: Sequence[Kept]) -> str:
+def instead(
+    grant: Grant, row: Row, topology: Topology, kept: Sequence[Kept], intended: Sequence[Kept] | None = None
+) -> str:
     """Return the commands; every expression they do not change is repeated as it is."""
     parts = [part for part in kept if part.action is _ACTIONS[grant.kind]]
     lines = [
@@ -54,7 +56,7 @@ def instead(grant: Grant, row: Row, topology: Topology, kept: Sequence[Kept]) ->
     if grant.exchange is not None:
         lines.append(_topic_command(row, grant.kind, grant.exchange, parts))
         return "\n".join(lines)
-    lines += _permission_lines(grant.kind, row, topology, parts)
+    lines += _permission_lines(grant.kind, row, topology, parts, intended)
     lines += _key_lines(grant.kind, row, topology, parts)
     return "\n".join(lines)
 
@@ -64,7 +66,9 @@ def _patterns(row: Row, parts: Iterable[Kept], *spaces: Space) -> list[KeyPatter
     return [bind_key(part.pattern, row.user, None) for part in parts if part.space in spaces]
 
 
-def _permission_lines(kind: str, row: Row, topology: Topology, parts: Sequence[Kept]) -> Iterator[str]:
+def _permission_lines(
+    kind: str, row: Row, topology: Topology, parts: Sequence[Kept], intended: Sequence[Kept] | None
+) -> Iterator[str]:
     names = [(part.space.family, bind_key(part.pattern, row.user, None)) for part in parts]
     # An exchange of the policy is one name; in patterns of names, `amq.` stands for queues the server names only.
     exchanges = {pattern.text for family, pattern in names if family == "exchange" and _is_plain(pattern)}
@@ -75,9 +79,9 @@ def _permission_lines(kind: str, row: Row, topology: Topology, parts: Sequence[K
         exchanges |= {part.space.within for part in parts if part.space.family == "key"}
     more = [escaped(name) for name in sorted(exchanges)]
     if kind == "write" or exchanges:
-        more += _own_queues(kind, row, topology)
+        more += _own_queues(kind, row, topology, intended)
     elif kind == "configure":
-        gateways = [one for one in _own_queues(kind, row, topology) if one != SERVER_NAMED]
+        gateways = [one for one in _own_queues(kind, row, topology, intended) if one != SERVER_NAMED]
         if gateways:
             yield f"# a client that subscribes by MQTT or STOMP needs besides: {' or '.join(gateways)}"
     expression = names_expression(patterns, dict.fromkeys(more))
@@ -96,21 +100,33 @@ def _permission_lines(kind: str, row: Row, topology: Topology, parts: Sequence[K
     yield f"rabbitmqctl set_permissions {where} {listed}"
 
 
-def _own_queues(kind: str, row: Row, topology: Topology) -> Iterator[str]:
+def _own_queues(kind: str, row: Row, topology: Topology, intended: Sequence[Kept] | None) -> Iterator[str]:
     """Yield expressions for queues that are the client's own: who binds a queue needs write on it.
 
-    Nothing tells whether a client that may make queues and bind them does, so what it needs for it is left to it.
+    Where nothing tells what is `intended`, a client that may make queues and bind them is taken to do so, and what it
+    needs for it is left to it.
     """
     permission = row.permission
     read = regex_of(permission.read)
     if not any(names_match(read, name) for name in topology.exchanges):
         return
+    if intended is not None and not any(
+        part.action is Action.SUBSCRIBE and part.space.family == "key" for part in intended
+    ):
+        return  # it is to bind nothing
     asked = [regex_of(permission.configure), regex_of(permission.write), read]
     for name, expression in _OWN_QUEUES.items():
         if all(names_match(one, name) for one in asked):
             yield expression
     if kind == "write":
         own = [name for name in topology.queues if all(names_match(one, name) for one in asked)]
+        if intended is not None:
+            configured = [
+                bind_key(part.pattern, row.user, None)
+                for part in intended
+                if part.action is Action.CONFIGURE and part.space.family == "queue"
+            ]
+            own = [name for name in own if any(names_match(one, name) for one in configured)]
         yield from (escaped(name) for name in own[:_MAX_OWN])
 
 

@@ -120,12 +120,14 @@ class DefinedGrants:
         queue, names = Space("queue"), Regex(f"^{MQTT_QUEUES}$")
         return ((Action.CONFIGURE, queue, names), (Action.SUBSCRIBE, queue, names))
 
-    def instead(self, origin: Origin, client: Client, kept: Sequence[Kept]) -> str:
+    def instead(
+        self, origin: Origin, client: Client, kept: Sequence[Kept], intended: Sequence[Kept] | None = None
+    ) -> str:
         """Return the command that leaves a client what is `kept` of a grant."""
         grant, row = self._grants.get(origin), self._row(client)
         if grant is None or row is None:
             return ""
-        return instead(grant, row, self._topologies[row.vhost], kept)
+        return instead(grant, row, self._topologies[row.vhost], kept, intended)
 
     def _row(self, client: Client) -> Row | None:
         row = self.rows.get((client.user or "", DEFAULT_VHOST if client.vhost is None else client.vhost))
