@@ -6,7 +6,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from topicwarden.cli import EXIT_CLEAN, EXIT_FINDINGS
@@ -160,7 +160,9 @@ def _try(
     source_options: SourceOptions,
     progress: Progress,
 ) -> Tried:
-    probe = broker.probe(check.address, source_options, passwords, allow_publish=check.allow_publish)
+    # We ask as the users it is about, never as ourselves.
+    options = replace(source_options, username=None, password_file=None)
+    probe = broker.probe(check.address, options, passwords, allow_publish=check.allow_publish)
     try:
         return try_witnesses(probe, questions, progress, allow_publish=check.allow_publish)
     finally:
