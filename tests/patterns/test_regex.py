@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from tests.patterns.regex_cases import NAMES, found, regexes
 from topicwarden.patterns import Regex, Witness, dollar_newline, names_match, regex_problem, unanchored
 from topicwarden.patterns.nfa import Reading, regex_automaton
-from topicwarden.patterns.regex import regex_names, regex_syntax
+from topicwarden.patterns.regex import regex_beginning, regex_matches, regex_names, regex_syntax
 from topicwarden.patterns.regex_syntax import MAX_REGEX_BYTES
 
 UNSUPPORTED = [
@@ -310,3 +312,37 @@ def test_an_automaton_reads_names_whole_or_strictly_when_asked_to() -> None:
     assert not regex_automaton(tree, Reading(anywhere=False, whole=True)).accepts(b"ba")
     assert not regex_automaton(tree, Reading(strict_end=True)).accepts(b"a\n")
     assert regex_automaton(tree, Reading(strict_end=True)).accepts(b"ba")
+
+
+@pytest.mark.parametrize(
+    ("text", "beginning"),
+    [
+        ("^abc", b"abc"),
+        ("^abc$", b"abc"),
+        ("^ab?c", b"a"),
+        ("^ab+c", b"ab"),
+        ("^(orders|order-line)$", b"order"),
+        ("^(a|b)c", b""),
+        ("^(ab|ab)c", b"abc"),
+        ("^a(?i)bc", b"a"),
+        ("abc", b""),
+        ("^a|^b", b""),
+        ("^(?!x)abc", b""),
+        ("^a$b", b"ab"),
+        ("^$", b""),
+    ],
+)
+def test_what_an_expression_begins_with(text: str, beginning: bytes) -> None:
+    assert regex_beginning(text) == beginning
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(["a", "b", "(a|ab)", "(?:b|ba)", "a?", "b+", "[ab]", ".", "$", "(a|b|)"]), max_size=5))
+def test_every_name_begins_with_what_the_expression_begins_with(pieces: list[str]) -> None:
+    text = "^" + "".join(pieces)
+    beginning = regex_beginning(text).decode()
+    for size in range(5):
+        for letters in itertools.product("ab", repeat=size):
+            name = "".join(letters)
+            if regex_matches(text, name):
+                assert name.startswith(beginning), (text, name)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import takewhile
 from typing import Any, Final
 
 import pcre2  # type: ignore[import-untyped] # ships no types
@@ -13,7 +15,7 @@ from topicwarden.patterns.lookahead import expression_automaton, lookahead_probl
 from topicwarden.patterns.nfa import Automaton, TooLargeError
 from topicwarden.patterns.pattern_automata import name_bytes
 from topicwarden.patterns.regex_syntax import RegexSyntax, parse_regex
-from topicwarden.patterns.regex_tree import Anchor, Concatenation, OneOf
+from topicwarden.patterns.regex_tree import Alternation, Anchor, Concatenation, Node, OneOf, Repeat
 
 MAX_NAME_BYTES: Final = 65536
 _LIMITS: Final = b"(*LIMIT_MATCH=300000)(*LIMIT_HEAP=16384)"
@@ -83,12 +85,38 @@ def regex_beginning(text: str) -> bytes:
     parts = tree.parts if isinstance(tree, Concatenation) else ()
     if not parts or parts[0] is not Anchor.START:
         return b""
-    found = bytearray()
-    for part in parts[1:]:
-        if not isinstance(part, OneOf) or part.allowed.bit_count() != 1:
-            break
-        found.append(part.allowed.bit_length() - 1)
-    return bytes(found)
+    return _beginning(Concatenation(parts[1:]))[0]
+
+
+def _beginning(node: Node) -> tuple[bytes, bool]:
+    """Return what a part of an expression begins with for certain, and whether it is that and nothing else."""
+    match node:
+        case OneOf(allowed=allowed) if allowed.bit_count() == 1:
+            return bytes([allowed.bit_length() - 1]), True
+        case Concatenation(parts=parts):
+            found = b""
+            for part in parts:
+                more, whole = _beginning(part)
+                found += more
+                if not whole:
+                    return found, False
+            return found, True
+        case Alternation(branches=branches):
+            beginnings = [_beginning(branch) for branch in branches]
+            common = _common(beginning for beginning, _ in beginnings)
+            return common, all(one == (common, True) for one in beginnings)
+        case Repeat(part=part, least=least) if least:
+            return _beginning(part)[0], False
+        case Anchor.END | Anchor.END_OR_LAST_NEWLINE:
+            return b"", True  # it takes up nothing
+        case _:
+            return b"", False
+
+
+def _common(texts: Iterable[bytes]) -> bytes:
+    """Return the longest beginning that all have."""
+    first, last = min(texts := list(texts)), max(texts)
+    return bytes(byte for byte, _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
 
 
 @lru_cache(maxsize=_CACHED)

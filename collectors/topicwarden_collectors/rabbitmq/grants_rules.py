@@ -16,6 +16,7 @@ from typing import Final
 from topicwarden.events import Action, Certainty
 from topicwarden.grants import Origin, Rights, Rule, Rules
 from topicwarden.patterns import Anything, Covered, Names, NameUnion, Regex, literal_key, names_match, names_overlap
+from topicwarden.patterns.regex import regex_beginning
 from topicwarden.policy import Space
 from topicwarden_collectors.rabbitmq.exchanges import DEFAULT
 from topicwarden_collectors.rabbitmq.grants_topology import Topology
@@ -26,6 +27,7 @@ EXCHANGES: Final = Space("exchange")
 QUEUES: Final = Space("queue")
 _MAX_DENIED: Final = 256
 """Names of one kind that are told one by one not to be of the other."""
+_RESERVED: Final = b"amq."
 _ANY_BYTE: Final = r"[\x00-\xff]"
 
 
@@ -141,7 +143,10 @@ class Decider:
         if key not in self._refused:
             regex = regex_of(permission)
             reserved, listed = self._denied[action, space]
-            refused: list[Names] = [reserved] if names_overlap(reserved, regex) is not False else []
+            # Most permissions begin otherwise, and are then no matter for automata.
+            beginning = regex_beginning(regex.text)
+            apart = not beginning.startswith(_RESERVED) and not _RESERVED.startswith(beginning)
+            refused: list[Names] = [] if apart or names_overlap(reserved, regex) is False else [reserved]
             known = {**self.matched(permission), **self.matched_queues(permission)}
             others = [n for n, sure in known.items() if sure and n in listed and not n.startswith("amq.")]
             if len(others) <= _MAX_DENIED:
