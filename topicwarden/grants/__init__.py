@@ -15,6 +15,7 @@ from topicwarden.grants.model import (
     Unsaid,
     Verdict,
 )
+from topicwarden.grants.unsaid import unsaid_limits, unsaid_of, unsaid_sections
 
 __all__ = [
     "Decision",
@@ -30,4 +31,7 @@ __all__ = [
     "Rules",
     "Unsaid",
     "Verdict",
+    "unsaid_limits",
+    "unsaid_of",
+    "unsaid_sections",
 ]

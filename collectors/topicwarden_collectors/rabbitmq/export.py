@@ -13,11 +13,10 @@ from typing import Final
 
 from topicwarden.errors import ConfigurationError, Problem
 from topicwarden.events import Client
-from topicwarden.grants import Export, Unsaid
+from topicwarden.grants import Export, Unsaid, unsaid_of
 from topicwarden.policy import Policy
 from topicwarden_collectors.rabbitmq.export_members import Account, members_of
 from topicwarden_collectors.rabbitmq.export_rights import AccountRights, Notes, exchanges_of
-from topicwarden_collectors.rabbitmq.export_unsaid import unsaid_of
 from topicwarden_collectors.rabbitmq.permissions import Permission, TopicPermission
 
 TARGET: Final = "rabbitmq"
