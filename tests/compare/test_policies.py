@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from topicwarden.compare.policies import compare_policies
@@ -255,6 +255,10 @@ METERED = st.builds(
 
 
 @settings(max_examples=150, deadline=None)
+@example(
+    [{"topic": "t", "rate": "1/s", "burst": 9}, {"topic": "#", "rate": "1/s"}],
+    [{"topic": "+", "rate": "2/s", "burst": 1}, {"topic": "#", "rate": "1/s"}],
+)
 @given(*[st.lists(METERED, min_size=1, max_size=3, unique_by=lambda rule: rule["topic"]) for _ in range(2)])
 def test_of_several_rules_for_a_name_the_one_that_governs_is_compared(old: list[Any], new: list[Any]) -> None:
     policies = [policy_of({"r": {"members": [{"user": "u"}], "publish": rules}}) for rules in (old, new)]

@@ -166,7 +166,7 @@ def _governing(
     against = clients.looked_at(other.selectors)
     for name, role in mine.side.policy.roles.items():
         done: set[tuple[Permission, str]] = set()
-        known: dict[tuple[Permission, str, tuple[str, ...], tuple[str, ...], Standing], Answer] = {}
+        known: dict[tuple[Permission, str, tuple[str, ...], tuple[str, ...], Standing], list[Answer]] = {}
         for member in role.members:
             listed = [one for one in mine.permissions[name] if one.rule is not None and (member, one) not in told]
             if not listed or _same(other, name, member, listed):
@@ -187,15 +187,14 @@ def _governing(
                         key = (one, what, theirs, own, who)
                         if key not in known:
                             known[key] = _more(mine, other, one, what, client, own, theirs)
-                        answer = known[key]
-                        if isinstance(answer, Covered):
-                            continue
-                        done.add((one, what))
-                        change = _shown(mine, other, one, what, member, client, answer, newer=newer)
-                        if isinstance(change, LimitChange):
-                            yield change
-                        else:
-                            unanswered.append(change)
+                        if known[key]:
+                            done.add((one, what))
+                        for answer in known[key]:
+                            change = _shown(mine, other, one, what, member, client, answer, newer=newer)
+                            if isinstance(change, LimitChange):
+                                yield change
+                            else:
+                                unanswered.append(change)
 
 
 def _limited(rule: PublishRule) -> bool:
@@ -216,10 +215,11 @@ def _more(
     client: Client,
     own: tuple[str, ...],
     theirs: tuple[str, ...],
-) -> Answer:
-    """Ask for a name where a rule governs, and where what governs in the other policy is not as generous as the rule.
+) -> list[Answer]:
+    """Ask for names where a rule governs, and where what governs in the other policy is not as generous as the rule.
 
-    The answer is the first name found, if any; else whatever could not be decided.
+    There is one for each rule that governs there, since it may change in another way at each; else the last that could
+    not be decided.
     """
     assert one.rule is not None
     limit_of = KINDS[what]
@@ -227,7 +227,8 @@ def _more(
     space, pattern = one.place.space, bound(one.place, client)
     beside = _with_limits(mine, own, space, limit_of)
     there = _with_limits(other, theirs, space, limit_of)
-    answer: Answer = Covered()
+    answers: list[Answer] = []
+    undecided: Answer | None = None
     for rule, its_limit in there:
         if _within(limit, its_limit):
             continue
@@ -239,10 +240,10 @@ def _more(
         ]
         found = NameUnion([bound(r.place, client) for r in governing]).uncovered(pattern, wanted)
         if isinstance(found, Witness):
-            return found
-        if not isinstance(found, Covered):
-            answer = found
-    return answer
+            answers.append(found)
+        elif not isinstance(found, Covered):
+            undecided = found
+    return answers or ([] if undecided is None else [undecided])
 
 
 def _with_limits(
