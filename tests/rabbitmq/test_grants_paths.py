@@ -11,7 +11,7 @@ from typing import Any
 import pika
 import pika.exceptions
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.brokers import wait_for
@@ -355,7 +355,8 @@ def test_whoever_reads_a_queue_receives_what_flows_into_it(stage: Stage) -> None
 
 NAMES = ("a", "b", "c", "d")
 KEYS = ("x", "y", "x.y")
-SENT = (*KEYS, "z", "z.z", "#", "*", "x.#")
+SENT = (*KEYS, "z", "z.z", "#", "*", "x.#", "x\n", "y\n")
+"""`$` admits a line feed at the end, and a key with one is bound nowhere."""
 BINDINGS = ("#", "x", "x.#", "*")
 
 
@@ -445,10 +446,17 @@ WORLDS = st.builds(
 
 
 @settings(deadline=None, max_examples=150)
+@example(
+    # What the client may send is bound, and the key that it must have goes with those in the CC header.
+    World(dict.fromkeys(NAMES, "topic"), [("a", "x", "c")], {"a": "b"}, {"q1": ("a", None), "q2": ("a", None)}),
+    {"a"},
+    {"a": r"^x\z"},
+    "3.10.8",
+)
 @given(
     WORLDS,
     st.sets(EXCHANGE, min_size=1),
-    st.dictionaries(EXCHANGE, st.sampled_from(["^x$", "^y$", "^x", "[^\\x00-\\xff]"])),
+    st.dictionaries(EXCHANGE, st.sampled_from(["^x$", "^y$", r"^x\z", "^x", "[^\\x00-\\xff]"])),
     st.sampled_from(["3.10.8", "4.2.9"]),
 )
 def test_what_messages_reach_is_what_paths_and_rules_say(

@@ -71,11 +71,15 @@ class _Flow:
     how: tuple[str, ...] = ()
     """The way, step by step; empty: it publishes there itself."""
     certainty: Certainty = Certainty.EXACT
+    having: tuple[tuple[Names, bool], ...] = ()
+    """Sets of keys of each of which every message has one, whatever others of `names` it has in a CC header: the one
+    that the client is permitted, those that bindings let through. False: it has one of a part of the set."""
 
     def on(self, step: str, names: Names | None = None, *, sure: bool = True) -> _Flow:
-        """Return the flow one step further."""
+        """Return the flow one step further; with other `names`, these are all the keys there are."""
         certainty = self.certainty if sure else min(self.certainty, Certainty.INFERRED)
-        return _Flow(self.names if names is None else names, (*self.how, step), certainty)
+        having = self.having if names is None else ()
+        return _Flow(self.names if names is None else names, (*self.how, step), certainty, having)
 
 
 class _Reach:
@@ -127,6 +131,8 @@ class _Reach:
         """Whether another way makes this one not worth telling: one is enough, but for those of the client's own."""
         if other.certainty < flow.certainty or other.names not in (flow.names, _EVERYTHING):
             return False
+        if not set(other.having) <= set(flow.having):
+            return False  # it may not go where this one does
         return len(flow.how) != 1 or not other.how or flow.how == other.how or len(other.how) < len(flow.how)
 
     def _begin(self, exchange: KnownExchange) -> Iterator[_Flow]:
@@ -141,7 +147,9 @@ class _Reach:
         if direct and copies is not True:
             version = "" if self._behaviour.version is None else f" by RabbitMQ {self._behaviour.version}"
             step = f"a CC header, whose keys are not checked{version}"
-            yield _Flow(_EVERYTHING, (step,), Certainty.INFERRED if copies is None else Certainty.EXACT)
+            certainty = Certainty.INFERRED if copies is None else Certainty.EXACT
+            for rule in direct:
+                yield _Flow(_EVERYTHING, (step,), certainty, ((rule.names, True),))
         for step in self._own.ways(exchange.name):
             yield _Flow(_EVERYTHING, (step,))
 
@@ -150,37 +158,55 @@ class _Reach:
         for key, target in exchange.to_exchanges:
             sure = _passes(exchange, key, flow.names)
             if sure is not False:
-                step = f"the binding of {exchange.name!r} to {target!r}{_with_key(exchange, key, flow.names)}"
-                yield target, flow.on(step, sure=sure is True)
+                others = _with_key(exchange, key, flow.names)
+                further = flow.on(f"the binding of {exchange.name!r} to {target!r}{others}", sure=sure is True)
+                if others:
+                    needed: tuple[Names, bool] = (_bound(exchange, key), flow.names == _EVERYTHING)
+                    further = replace(further, having=tuple(dict.fromkeys((*flow.having, needed))))
+                yield target, further
         left_over = _left_over(exchange, flow.names) if exchange.alternates else None
         for lead in exchange.alternates if left_over is not None else ():
             assert left_over is not None
             names, sure = left_over
             step = f"the alternate exchange of {exchange.name!r}"
-            yield lead.exchange, flow.on(step, names, sure=sure and lead.sure)
-        for queue, sure in self._queued(exchange, flow.names):
-            yield from self._from_queue(queue, flow, sure=sure)
+            # A message goes there only if none of its keys is bound, those it must have included.
+            needs: list[tuple[Names, bool]] = []
+            for one, whole in flow.having:
+                left = _left_over(exchange, one)
+                if left is None:
+                    break
+                needs.append((left[0], whole))
+                sure = sure and whole and left[1]
+            else:
+                yield lead.exchange, replace(flow.on(step, names, sure=sure and lead.sure), having=tuple(needs))
+        for queue, sure, keys in self._queued(exchange, flow.names):
+            having = tuple(dict.fromkeys((*flow.having, *keys)))
+            yield from self._from_queue(queue, replace(flow, having=having), sure=sure)
         for title, shovel in exchange.shovels:
             if _passes(exchange, shovel.from_key or "", flow.names):
                 yield from self._shovelled(title, shovel, flow)
 
-    def _queued(self, exchange: KnownExchange, names: Names) -> Iterator[tuple[KnownQueue, bool]]:
-        """Yield the queues that keys get into and something is passed on from, and whether they surely do."""
+    def _queued(
+        self, exchange: KnownExchange, names: Names
+    ) -> Iterator[tuple[KnownQueue, bool, Sequence[tuple[Names, bool]]]]:
+        """Yield the queues that keys get into and something is passed on from, whether they surely do, and which key a
+        message needs for it."""
         if exchange.name == DEFAULT:
             for queue in self._queues.values():
                 if (queue.dead_letters or queue.shovels) and names_match(names, queue.name):
-                    yield queue, True
+                    yield queue, True, [(literal_key(queue.name), True)]
             return
         for key, name in exchange.to_queues:
             found = self._queues.get(name)
             if found is not None and (found.dead_letters or found.shovels):
                 sure = _passes(exchange, key, names)
                 if sure is not False:
-                    yield found, sure is True
+                    needed = _with_key(exchange, key, names) != ""
+                    yield found, sure is True, [(_bound(exchange, key), names == _EVERYTHING)] if needed else []
 
     def _from_queue(self, queue: KnownQueue, flow: _Flow, *, sure: bool) -> Iterator[tuple[str, _Flow]]:
         for lead in queue.dead_letters:
-            names: Names = flow.names if lead.key is None else literal_key(lead.key)
+            names = None if lead.key is None else literal_key(lead.key)
             step = f"dead letters of queue {queue.name!r} (messages that are rejected, expire or overflow)"
             yield lead.exchange, flow.on(step, names, sure=sure and lead.sure)
         for title, shovel in queue.shovels:
