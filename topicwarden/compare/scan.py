@@ -74,6 +74,8 @@ class Scan:
         self._holders: Mapping[Origin, Sequence[Principal]] = {}
         self._intentions: Intentions | None = None
         self._written: frozenset[Origin] = frozenset()
+        self._families: frozenset[str] = frozenset()
+        """Kinds of names that the broker has; none: not known."""
         self._accused: set[Origin] = set()
         """Grants that TW101 has told of."""
         self.questions: list[Question] = []
@@ -95,6 +97,7 @@ class Scan:
         self._holders = _holders(classes)
         self._written = frozenset(grants.origins)
         self._intentions = Intentions(self._policy, grants)
+        self._families = _families(classes)
         for number, principal in enumerate(classes, 1):
             progress(f"comparing {number} of {len(classes)} classes of clients")
             self._compare(grants, principal, unions, scanned)
@@ -155,6 +158,8 @@ class Scan:
                 )
         gaps: dict[str, list[Missing]] = {}
         for gap in missing(principal, intent, unions, self._written):
+            if self._families and gap.intended.carried.space.family not in self._families:
+                continue  # this broker has no such names: the permission is for another one
             gaps.setdefault(gap.intended.role, []).append(gap)
         for role, lacking in gaps.items():
             self._missing(grants, principal, role, lacking, acceptance, scanned)
@@ -208,7 +213,8 @@ class Scan:
             path, name = ways[0]
             evidence["indirect"] = f"{right_words(path.action, path.space, name)} by way of {path.how}"
             evidence["indirect_ways"] = len(ways)
-        self._accused.add(origin)
+        if accepted is None:
+            self._accused.add(origin)
         finding = self._record(
             "TW101",
             grants,
@@ -301,8 +307,19 @@ class Scan:
         if not grants.closed:
             return
         users = {account.user for account in grants.accounts}
+        vhosts = {account.vhost for account in grants.accounts if account.vhost is not None}
+        source = grants.origins[0].source if grants.origins else grants.title
         for name, role in policy.roles.items():
+            places = [
+                grants.carried(place)
+                for action in (Action.PUBLISH, Action.SUBSCRIBE, Action.CONFIGURE)
+                for place in role.places(action)
+            ]
+            if not any(place.space.family in self._families for place in places):
+                continue  # nothing for this broker
             for member in role.members:
+                if member.vhost is not None and not any(map(member.vhost.matches, vhosts)):
+                    continue
                 user = None if member.user is None else str(member.user)
                 if user is None or {"*", "?"} & set(user) or user in users:
                     continue
@@ -317,7 +334,7 @@ class Scan:
                     first_ns=self._now,
                     last_ns=self._now,
                     witnesses={"connect: the broker has no such account": 1},
-                    evidence={"role": name, "where_file": grants.title},
+                    evidence={"role": name, "where_file": source},
                 )
 
     # Grants by themselves -----------------------------------------------------------------------------------------
@@ -477,3 +494,9 @@ def _period(ns: int) -> str:
         if count >= 2 or unit == "second":
             return f"{count} {unit}{'' if count == 1 else 's'}"
     raise AssertionError  # seconds always do
+
+
+def _families(classes: Sequence[Principal]) -> frozenset[str]:
+    """Return which kinds of names a broker decides about; a policy may be for several brokers of different kinds."""
+    found = {space.family for principal in classes for _, space in principal.rights.by}
+    return frozenset(found if found <= {"topic"} else {"key", "queue", "exchange"})
