@@ -132,3 +132,9 @@ def test_ctrl_c_ends_it_and_nothing_is_written(tmp_path: Path) -> None:
     assert process.returncode == 3, stderr
     assert stderr.endswith("interrupted, nothing is written\n")
     assert not list(tmp_path.glob("p.*"))
+
+
+def test_a_lower_support_is_the_users_own_choice(tmp_path: Path) -> None:
+    done = run("learn", "nowhere.arrow", "-o", tmp_path / "draft.yaml", "--min-users", "0")
+    assert done.returncode == 2
+    assert "--min-users" in done.stderr

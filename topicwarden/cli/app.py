@@ -288,6 +288,14 @@ def learn(
             metavar="SHARE", min=0, max=1, help="Refuse to draft when less of the behaviour seems to have been seen."
         ),
     ] = 0.7,
+    min_users: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="How many users must have done something for it to be granted. Fewer trust what one of them did.",
+        ),
+    ] = 5,
     broker: BrokerOption = None,
     kind: KindOption = None,
     timezone: TimezoneOption = None,
@@ -297,7 +305,9 @@ def learn(
     from topicwarden.sources import SourceOptions
 
     def body() -> int:
-        options = LearnOptions(output=output, review=review, min_coverage=min_coverage, broker_kind=kind)
+        options = LearnOptions(
+            output=output, review=review, min_coverage=min_coverage, min_users=min_users, broker_kind=kind
+        )
         return run(files, options, SourceOptions(broker=broker, from_start=True, timezone=timezone))
 
     exit_with(body)

@@ -16,7 +16,7 @@ from topicwarden.cli import EXIT_BLIND, EXIT_CLEAN, EXIT_FINDINGS
 from topicwarden.cli.check import open_file
 from topicwarden.cli.signals import Interrupt
 from topicwarden.errors import ConfigurationError, ObservationError, Problem
-from topicwarden.learn.draft import Draft, draft
+from topicwarden.learn.draft import SUPPORT, Draft, draft
 from topicwarden.learn.observations import Gatherer
 from topicwarden.learn.review import MEANING, Reason, ReviewItem, document
 from topicwarden.learn.yaml_text import Provenance, policy_text
@@ -43,6 +43,7 @@ class LearnOptions:
     output: Path
     review: Path | None = None
     min_coverage: float = 0.7
+    min_users: int = SUPPORT
     broker_kind: str | None = None
 
     @property
@@ -134,7 +135,8 @@ def _gathered_and_drafted(
             progress.tell(
                 f"reading {quoted(file, 60)}: {number(gatherer.events)} events, {number(gatherer.pairs)} different"
             )
-    return draft(gatherer.finish(), progress.tell), [source for one in opened for source in one.sources]
+    found = draft(gatherer.finish(), progress.tell, support=options.min_users)
+    return found, [source for one in opened for source in one.sources]
 
 
 def _write(learnt: Draft, options: LearnOptions, sources: Sequence[SourceSummary]) -> int:

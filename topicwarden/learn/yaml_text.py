@@ -65,7 +65,7 @@ def _header(draft: Draft, provenance: Provenance) -> Iterator[str]:
         yield f"# source:   {_comment(source)}"
     yield f"# period:   {timestamp(draft.first_ns)} to {timestamp(draft.last_ns)}"
     pairs = f"{_number(draft.pairs)} different (client, name)"
-    yield f"# events:   {_number(draft.events)} by {_number(draft.accounts)} accounts, {pairs}"
+    yield f"# events:   {_number(draft.events)} by {_counted(draft.accounts, 'account')}, {pairs}"
     yield (
         f"# coverage: {coverage.estimate:.3f}, estimated: {coverage.sample:.3f} of templates x "
         f"{coverage.completeness:.3f} of what each member does"
@@ -83,7 +83,7 @@ def _header(draft: Draft, provenance: Provenance) -> Iterator[str]:
 
 def _role(role: RoleDraft) -> Iterator[str]:
     yield ""
-    yield f"  {role.name}: # {_number(role.members)} accounts"
+    yield f"  {role.name}: # {_counted(role.members, 'account')}"
     yield "    members:"
     yield from _flow([_selector(selector) for selector in role.selectors])
     for key, action, families in (
@@ -130,13 +130,17 @@ def _rule(rule: RuleDraft) -> str:
         for key, value in (("rate", rule.rate), ("burst", rule.burst), ("max_size", rule.max_size))
         if value is not None
     ]
-    told = f"{_number(rule.users)} users, {_number(rule.events)} events, last {timestamp(rule.last_ns)[:10]}"
+    told = f"{_counted(rule.users, 'user')}, {_counted(rule.events, 'event')}, last {timestamp(rule.last_ns)[:10]}"
     return f"      - {{{', '.join(text)}}} # {told}"
 
 
 def _comment(text: str) -> str:
     """Return text that ends no comment and hides nothing."""
     return "".join(map(_escaped, text))
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{_number(count)} {noun}{'' if count == 1 else 's'}"
 
 
 def _number(value: int) -> str:
