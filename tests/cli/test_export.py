@@ -15,7 +15,7 @@ import pytest
 from pika.exceptions import ChannelClosedByBroker
 
 from tests.brokers import mosquitto
-from tests.cli.program import environment, run
+from tests.cli.program import PROGRAM, environment, run
 from tests.cli.traffic import publish, subscribe
 from tests.engine.scenario import batches
 from topicwarden.events.recording import open_recorder
@@ -176,7 +176,7 @@ def test_when_nothing_was_observed_that_is_not_success(folder: Path) -> None:
 def test_hostile_names_of_users_reach_the_terminal_escaped(folder: Path) -> None:
     (folder / "p.yaml").write_text("topicwarden: 1\nroles:\n  r: {members: [{user: '*'}], consume: [{queue: q}]}\n")
     main, follower = pty.openpty()
-    program = ["python", "-m", "topicwarden", "export", str(folder / "p.yaml"), "--to", "rabbitmq"]
+    program = [*PROGRAM, "export", str(folder / "p.yaml"), "--to", "rabbitmq"]
     done = subprocess.run(
         [*program, "--user", "\x1b[2Jx\r", "--user", "a\nnot expressed: b"],
         stdout=subprocess.PIPE,
