@@ -209,7 +209,10 @@ def _met(granted: Names, one: Intended) -> str | None:
             return None
         # As the policy writes it, with its variables, where the grant takes nothing away from it.
         return one.carried.pattern if common.levels == one.exactly.levels else common.text
-    return None if names_overlap(granted, one.exactly) is False else one.carried.pattern
+    # One name that both have is enough, and found without comparing them.
+    name = _shortest(one.exactly, one.carried.space)
+    common_name = name is not None and names_match(granted, name)
+    return one.carried.pattern if common_name or names_overlap(granted, one.exactly) is not False else None
 
 
 def _widest(parts: list[Kept]) -> list[Kept]:

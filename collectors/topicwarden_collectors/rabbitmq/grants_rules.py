@@ -8,7 +8,7 @@ exchange that does not exist. So names that begin with `amq.` are only counted w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
@@ -146,14 +146,29 @@ class Decider:
             # Most permissions begin otherwise, and are then no matter for automata.
             beginning = regex_beginning(regex.text)
             apart = not beginning.startswith(_RESERVED) and not _RESERVED.startswith(beginning)
-            refused: list[Names] = [] if apart or names_overlap(reserved, regex) is False else [reserved]
+            refused: list[Names] = []
+            if not apart and (
+                _has_one((reserved, regex), "", "amq.x", f"amq.{permission}")
+                or names_overlap(reserved, regex) is not False
+            ):
+                refused.append(reserved)
             known = {**self.matched(permission), **self.matched_queues(permission)}
             others = [n for n, sure in known.items() if sure and n in listed and not n.startswith("amq.")]
             if len(others) <= _MAX_DENIED:
                 refused += [literal_key(name) for name in others]
-            nothing = isinstance(NameUnion(refused).uncovered(regex, newlines=False), Covered)
+            some = _has_one((regex,), "x", permission, without=refused)
+            nothing = not some and isinstance(NameUnion(refused).uncovered(regex, newlines=False), Covered)
             self._refused[key] = None if nothing else tuple(refused)
         return self._refused[key]
+
+
+def _has_one(sets: Iterable[Names], *examples: str, without: Sequence[Names] = ()) -> bool:
+    """Whether an example is in all sets and surely outside of others: much is told so without any automaton."""
+    return any(
+        all(names_match(names, example) for names in sets)
+        and all(names_match(names, example) is False for names in without)
+        for example in examples
+    )
 
 
 def rights_of(row: Row, decider: Decider, client_id: str | None, escapes: str | None) -> Rights:
