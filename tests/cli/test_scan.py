@@ -239,3 +239,27 @@ def test_a_reader_that_goes_away_is_no_error(folder: Path) -> None:
         said = process.stderr.read()
         assert process.wait(30) in (0, 1, 141)
     assert b"Traceback" not in said
+
+
+def test_grants_that_a_plugin_decides_are_not_called_clean(folder: Path) -> None:
+    (folder / "mosquitto.conf").write_text(
+        "listener 1883 127.0.0.1\nallow_anonymous false\nplugin /usr/lib/some/decider.so\n"
+    )
+    done = run("scan", "--policy", folder / "policy.yaml", "-f", "jsonl", folder / "mosquitto.conf")
+    assert [finding["code"] for finding in findings(done.stdout)] == ["TW114"]
+    assert done.returncode == 1
+    never = run("scan", "--policy", folder / "policy.yaml", "--fail-on", "never", folder / "mosquitto.conf")
+    assert never.returncode == 3
+
+
+def test_no_exception_is_for_clients_without_a_name(folder: Path) -> None:
+    (folder / "policy.yaml").write_text(
+        POLICY + "exceptions:\n  - {finding: TW101, user: '*', reason: moving, until: 2199-01-01}\n"
+    )
+    (folder / "mosquitto.conf").write_text(
+        f"listener 1883 127.0.0.1\nallow_anonymous true\nacl_file {folder / 'acl'}\n"
+    )
+    (folder / "acl").write_text("topic write plant/#\n")
+    done = run("scan", "--policy", folder / "policy.yaml", "-f", "jsonl", folder / "mosquitto.conf")
+    (excess,) = [f for f in findings(done.stdout) if f["code"] == "TW101" and f["client"]["user"] is None]
+    assert excess["accepted"] is None

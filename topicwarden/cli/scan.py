@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from topicwarden.cli import EXIT_CLEAN, EXIT_FINDINGS
+from topicwarden.cli import EXIT_BLIND, EXIT_CLEAN, EXIT_FINDINGS
 from topicwarden.cli.check import Opened, open_file
 from topicwarden.cli.observed import files_in, gather
 from topicwarden.cli.progress import Progress
@@ -95,7 +95,11 @@ def run(sources: Sequence[str], options: ScanOptions, source_options: SourceOpti
         )
     )
     failed = any(finding.accepted is None and finding.severity >= options.fail_on for finding in findings)
-    return EXIT_FINDINGS if failed or interrupt.happened else EXIT_CLEAN
+    if failed or interrupt.happened:
+        return EXIT_FINDINGS
+    # Where nobody could be judged, that nothing was found says nothing.
+    blind = any(not result.classes and not grants.closed for grants, result, _ in scanned)
+    return EXIT_BLIND if blind else EXIT_CLEAN
 
 
 def _by_place(finding: Finding) -> tuple[object, ...]:

@@ -47,6 +47,7 @@ def principals(grants: Grants, policy: Policy | None) -> Iterator[Principal]:
     taken = spelled | {account.user for account in grants.accounts if account.user is not None}
     client_id = _fresh("client", taken)
     found: dict[Signature, Principal] = {}
+    alike: dict[Signature, list[Client]] = {}
     for account, named in _accounts(grants, policy, taken):
         client = replace(account, client_id=account.client_id or _client_id(policy, account, client_id))
         rights = grants.rights(client)
@@ -55,12 +56,13 @@ def principals(grants: Grants, policy: Policy | None) -> Iterator[Principal]:
         roles = roles_of(policy, client)
         exceptions = _exceptions_of(policy, account)
         key = _signature(rights, roles, exceptions, client, spelled)
-        known = found.get(key)
-        if known is None:
+        if key not in found:
             found[key] = Principal(client, rights, roles, exceptions, real_id=bool(account.client_id), named=named)
+            alike[key] = []
         else:
-            found[key] = replace(known, alike=(*known.alike, account)) if len(known.alike) < 1 << 16 else known
-    yield from found.values()
+            alike[key].append(account)
+    for key, principal in found.items():
+        yield replace(principal, alike=tuple(alike[key]))
 
 
 def roles_of(policy: Policy | None, client: Client) -> tuple[str, ...]:
@@ -75,13 +77,14 @@ def roles_of(policy: Policy | None, client: Client) -> tuple[str, ...]:
 
 
 def _exceptions_of(policy: Policy | None, client: Client) -> tuple[int, ...]:
-    if policy is None:
-        return ()
+    user = client.user
+    if policy is None or user is None:
+        return ()  # no exception is for whoever has no name
     return tuple(
         number
         for number, rule in enumerate(policy.exceptions)
         # An account has no client id: there its user name counts.
-        if all(glob is None or glob.matches(client.user or "") for glob in (rule.user, rule.client))
+        if all(glob is None or glob.matches(user) for glob in (rule.user, rule.client))
     )
 
 
