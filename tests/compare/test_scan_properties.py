@@ -75,7 +75,7 @@ def test_excess_and_missing_are_what_asking_every_topic_finds(
     (principal,) = principals(grants, policy)
     intent = Intentions(policy, grants).of(principal.roles, "u1", "c")
     unions = Unions()
-    found = list(excess(principal, intent, (), unions))
+    found = list(excess(principal, intent, unions))
     gaps = list(missing(principal, intent, unions))
     for one in found:
         assert isinstance(one.answer, Witness)
@@ -106,7 +106,7 @@ def test_excess_and_missing_of_a_regular_expression_are_what_asking_every_queue_
     def says(name: str) -> tuple[bool, bool]:
         return granted.search(name.encode()) is not None, any(key_matches(one, name) for one in consume)
 
-    found = list(excess(principal, intent, (), unions))
+    found = list(excess(principal, intent, unions))
     gaps = list(missing(principal, intent, unions))
     for one in found:
         assert isinstance(one.answer, Witness)

@@ -18,9 +18,8 @@ from topicwarden.cli.progress import Progress
 from topicwarden.cli.signals import Interrupt
 from topicwarden.cli.sources import broker_for
 from topicwarden.compare.replay import Denial, Outcome, Replay, Replayed
-from topicwarden.compare.told import VERBS
 from topicwarden.errors import ConfigurationError, Problem
-from topicwarden.events import Client
+from topicwarden.events import DOING, Client
 from topicwarden.events.observed import Observed
 from topicwarden.findings import load_catalogue
 from topicwarden.grants import Export, Unsaid
@@ -272,7 +271,7 @@ def _told(denial: Denial) -> str:
     else:
         by = "the policy allows it" if denial.intended else "the policy denies it, too"
         by = f"in part; {by}" if denial.outcome is Outcome.PARTLY else by
-    what = f"{VERBS[denial.action]} {shorten(denial.resource.label, NAME_COLUMNS)}"
+    what = f"{DOING[denial.action]} {shorten(denial.resource.label, NAME_COLUMNS)}"
     first, last = wording.timestamp(denial.first_ns), wording.timestamp(denial.last_ns)
     when = first if first == last else f"{first} to {last}"
     return f"{who}: {what}, {wording.times(denial.count)}, {when}; {by}"

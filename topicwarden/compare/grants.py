@@ -18,6 +18,7 @@ from topicwarden.patterns import (
     SpecialWord,
     Undecided,
     Witness,
+    is_literal,
     literal_key,
     names_match,
     names_overlap,
@@ -51,10 +52,8 @@ class Missing:
     """The rule that denies it; None: nothing allows it."""
 
 
-def excess(
-    principal: Principal, intent: Intent, accepted: Sequence[tuple[Space, Names]], unions: Unions
-) -> Iterator[Excess]:
-    """Yield every rule of a client that admits a name which neither its roles nor `accepted` places do.
+def excess(principal: Principal, intent: Intent, unions: Unions) -> Iterator[Excess]:
+    """Yield every rule of a client that admits a name which none of its roles does.
 
     A name that an earlier rule denies is not admitted.
     """
@@ -62,7 +61,7 @@ def excess(
         # Whether anything in the exchange is intended is asked of the exchange.
         if space.family == "key" and not intent.mentions(action, space):
             continue
-        known = [*intent.names(action, space), *(names for where, names in accepted if where == space)]
+        known = list(intent.names(action, space))
         union = None
         for rule in rules.rules:
             if not rule.allow:
@@ -147,7 +146,7 @@ def _denied(
         decision = rules.decide(name)
         if decision.allowed is False and (decision.rule is None or written is None or decision.rule.origin in written):
             return Witness(name), decision.rule
-        if decision.allowed and isinstance(wanted, KeyPattern) and all(isinstance(w, str) for w in wanted.words):
+        if decision.allowed and is_literal(wanted):
             return None  # it is the only one
     allowed: list[Names] = []
     undecided: _Denial | None = None

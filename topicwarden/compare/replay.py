@@ -16,7 +16,7 @@ from topicwarden.compare.intent import EXCHANGES, Unions
 from topicwarden.events import Action, Client, Resource, ResourceKind
 from topicwarden.events.observed import Observed, Seen
 from topicwarden.grants import Grants, Rights, Rules, Unsaid
-from topicwarden.patterns import Covered, Names, Undecided, Witness
+from topicwarden.patterns import Covered, Names, Undecided, Witness, is_literal
 from topicwarden.policy import MemberSelector, Place, Policy, Role, pattern_of, space_of
 
 SHOWN: Final = 20
@@ -174,7 +174,7 @@ class Replay:
                 return exchange
         asks_for_more = action is Action.SUBSCRIBE and resource.kind in (ResourceKind.TOPIC, ResourceKind.BINDING)
         wanted: Names | None = pattern_of(resource) if asks_for_more else None
-        if wanted is None or not _is_wild(wanted):
+        if wanted is None or is_literal(wanted):
             return _decision(rules, place.pattern)
         if space.family != "key":
             return self._covered(rules, wanted)
@@ -211,11 +211,6 @@ def _decision(rules: Rules, name: str) -> Outcome:
             return Outcome.DENIED
         case None:
             return Outcome.UNDECIDED
-
-
-def _is_wild(pattern: Names) -> bool:
-    levels: Sequence[object] = getattr(pattern, "levels", getattr(pattern, "words", ()))
-    return any(not isinstance(level, str) for level in levels)
 
 
 class _Intention:

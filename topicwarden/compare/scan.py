@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from topicwarden.compare.acceptance import Acceptance
 from topicwarden.compare.dangers import dangers
-from topicwarden.compare.grants import Excess, Missing, excess, indirect, kept, missing, whole
+from topicwarden.compare.grants import Excess, Missing, excess, indirect, missing
 from topicwarden.compare.intent import Intent, Intentions, Unions
 from topicwarden.compare.principals import Principal, principals
 from topicwarden.compare.redundancy import Useless, Uselessness, useless
-from topicwarden.compare.told import class_evidence, grant_evidence, name_of, origin_scope, right_words
+from topicwarden.compare.replacement import Replacements
+from topicwarden.compare.told import class_evidence, grant_evidence, origin_scope, right_words
 from topicwarden.compare.usage import Usage, usage
 from topicwarden.events import Action, Certainty, Client
 from topicwarden.events.observed import Observed
 from topicwarden.findings import Finding, Ledger, Scalar
-from topicwarden.grants import Grants, Kept, Origin, Path
+from topicwarden.grants import Grants, Origin, Path
 from topicwarden.patterns import Undecided, Witness
 from topicwarden.policy import Policy, Space
 
 DAY_NS: Final = 86_400 * 10**9
 MOST_WITNESSES: Final = 8
 """Permissions of a role that are named when a client lacks them; the rest are counted."""
-MOST_HOLDERS: Final = 16
-"""Other kinds of clients that are looked at for what they need of a grant."""
 _CODES: Final[Mapping[Uselessness, str]] = {
     Uselessness.REDUNDANT: "TW106",
     Uselessness.CONTRADICTED: "TW107",
@@ -71,8 +70,6 @@ class Scan:
         self._policy = policy
         self._now = now_ns
         self._known_undecided: set[Origin] = set()
-        self._holders: Mapping[Origin, Sequence[Principal]] = {}
-        self._intentions: Intentions | None = None
         self._written: frozenset[Origin] = frozenset()
         self._families: frozenset[str] = frozenset()
         """Kinds of names that the broker has; none: not known."""
@@ -94,9 +91,9 @@ class Scan:
         self._accused = set()
         # What the reader says of a grant is said once.
         self._known_undecided = {fault.origin for fault in grants.faults if fault.code == "TW114"}
-        self._holders = _holders(classes)
         self._written = frozenset(grants.origins)
         self._intentions = Intentions(self._policy, grants)
+        self._replacements = Replacements(grants, classes, self._intent_of)
         self._families = _families(classes)
         for number, principal in enumerate(classes, 1):
             progress(f"comparing {number} of {len(classes)} classes of clients")
@@ -131,7 +128,7 @@ class Scan:
             return
         acceptance = Acceptance(self._policy, principal, self._now, grants, self._ledger.catalogue)
         found: dict[Origin, list[Excess]] = {}
-        for one in excess(principal, intent, (), unions):
+        for one in excess(principal, intent, unions):
             found.setdefault(one.rule.origin, []).append(one)
         ways: dict[Origin, list[tuple[Path, str]]] = {}
         for path, answer in indirect(principal, paths, intent, unions):
@@ -166,8 +163,6 @@ class Scan:
         acceptance.report_expired(self._ledger)
 
     def _intent_of(self, principal: Principal) -> Intent:
-        if self._intentions is None:
-            return Intent([])
         return self._intentions.of(principal.roles, principal.client.user, principal.client.client_id)
 
     def _excess(
@@ -208,7 +203,7 @@ class Scan:
         reasons = [acceptance.of("TW101", one.space, one.rule.names, unions, intent, one.action) for one, _ in certain]
         if all(reason is not None for reason in reasons):
             accepted = reasons[0]
-        evidence: dict[str, Scalar] = {"instead": self._instead(grants, principal, intent, origin)}
+        evidence: dict[str, Scalar] = {"instead": self._replacements.of(principal, intent, origin)}
         if ways:
             path, name = ways[0]
             evidence["indirect"] = f"{right_words(path.action, path.space, name)} by way of {path.how}"
@@ -234,29 +229,6 @@ class Scan:
                 Question(finding, principal.client, action, space, name, True, principal.real_id)
                 for (action, space), name in first.items()
             ]
-
-    def _instead(self, grants: Grants, principal: Principal, intent: Intent, origin: Origin) -> str:
-        """Return what to write in the place of a grant: what its holder keeps, and what others do who have it too."""
-        own = kept(principal, intent, origin)
-        lines: list[str] = []
-        others = [one for one in self._holders.get(origin, ()) if one is not principal]
-        for other in others[:MOST_HOLDERS]:
-            client = other.client
-            parts = kept(other, self._intent_of(other), origin)
-            if not parts:
-                continue
-            named = [replace(part, pattern=_named(part, client.user)) for part in parts]
-            lines.append(grants.instead(origin, client, named, whole(self._intent_of(other))))
-            if other.alike:
-                lines.append(f"# and likewise for {len(other.alike)} more like {name_of(client)}")
-        if len(others) > MOST_HOLDERS:
-            lines.append(f"# {len(others) - MOST_HOLDERS} more kinds of clients have it too and were not looked at")
-        if not lines:
-            return grants.instead(origin, principal.client, own, whole(intent))
-        first = "# others need this: give it to each of them by name, and take it from all"
-        return "\n".join(
-            [first, *lines, *([grants.instead(origin, principal.client, own, whole(intent))] if own else [])]
-        )
 
     def _missing(
         self,
@@ -466,25 +438,6 @@ class Scan:
         scanned.undecided += 1
         if origin not in self._known_undecided:
             self._record("TW114", grants, principal, origin, {"reason": reason}, certainty=Certainty.UNKNOWN)
-
-
-def _holders(classes: Sequence[Principal]) -> dict[Origin, list[Principal]]:
-    """Return who has each grant."""
-    found: dict[Origin, dict[int, Principal]] = {}
-    for principal in classes:
-        for rules in principal.rights.by.values():
-            for rule in rules.rules:
-                if rule.allow:
-                    found.setdefault(rule.origin, {})[id(principal)] = principal
-    return {origin: list(holders.values()) for origin, holders in found.items()}
-
-
-def _named(part: Kept, user: str | None) -> str:
-    """Return a pattern with the user's name spelt out."""
-    syntax = part.space.syntax
-    return syntax.separator.join(
-        user if level == "%u" and user is not None else level for level in syntax.levels(part.pattern)
-    )
 
 
 def _period(ns: int) -> str:

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 from topicwarden.compare.principals import Principal
-from topicwarden.events import Action, Client, Resource, ResourceKind
+from topicwarden.events import Action, Client, Resource, ResourceKind, Right
 from topicwarden.findings import Scalar
 from topicwarden.grants import Origin
 from topicwarden.policy import Space
 
-VERBS: Final[Mapping[Action, str]] = {
-    Action.PUBLISH: "publish to",
-    Action.SUBSCRIBE: "receive from",
-    Action.CONFIGURE: "configure",
-}
 NAMED: Final = 10
 """Clients alike that are named; the rest are counted."""
 
@@ -37,7 +31,7 @@ def resource_in(space: Space, name: str, action: Action) -> Resource:
 
 def right_words(action: Action, space: Space, name: str) -> str:
     """Return `publish to plant/x`."""
-    return f"{VERBS[action]} {resource_in(space, name, action).label}"
+    return Right(action, resource_in(space, name, action)).words
 
 
 def grant_evidence(origin: Origin) -> dict[str, Scalar]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
@@ -11,7 +11,7 @@ from topicwarden.compare.intent import EXCHANGES
 from topicwarden.events import Action, Client, Resource
 from topicwarden.events.observed import Observed
 from topicwarden.grants import Grants, Origin, Rights, Rule
-from topicwarden.patterns import KeyPattern, LevelPattern, Names, Regex, names_match, names_overlap
+from topicwarden.patterns import Names, is_literal, names_match, names_overlap
 from topicwarden.policy import Space, pattern_of, space_of
 from topicwarden.policy.places import Place
 
@@ -114,7 +114,7 @@ def _deciding(rights: Rights, action: Action, place: Place, resource: Resource) 
             yield (action, EXCHANGES), space.within, decision.rule
     rules = rights.rules(action, space)
     wanted = pattern_of(resource) if action is Action.SUBSCRIBE else None
-    if wanted is not None and any(not isinstance(level, str) for level in _levels(wanted)):
+    if wanted is not None and not is_literal(wanted):
         asked = space.syntax.parse(place.pattern)
         for rule in rules.rules:
             if rule.allow and names_overlap(rule.names, asked):
@@ -125,10 +125,6 @@ def _deciding(rights: Rights, action: Action, place: Place, resource: Resource) 
         yield (action, space), place.pattern, decision.rule
 
 
-def _levels(pattern: LevelPattern | KeyPattern) -> Sequence[object]:
-    return pattern.levels if isinstance(pattern, LevelPattern) else pattern.words
-
-
 def _count_admitted(result: Usage, known: dict[_Kind, dict[str, None]]) -> None:
     """Count for each grant with wildcards how many of the names that anybody used it admits."""
     for use in result.uses.values():
@@ -137,18 +133,8 @@ def _count_admitted(result: Usage, known: dict[_Kind, dict[str, None]]) -> None:
         total = 0
         wild = False
         for kind, names in use.kinds.items():
-            wild = wild or _is_wild(names)
+            wild = wild or not is_literal(names)
             # Names under it by other holders are among those used, so the share is never more than all.
             used = {name for where, name in use.names if where == kind}
             total += len(used | {name for name in known.get(kind, {}) if names_match(names, name)})
         use.admitted = total if wild else None
-
-
-def _is_wild(names: Names) -> bool:
-    match names:
-        case LevelPattern() | KeyPattern():
-            return any(not isinstance(level, str) for level in _levels(names))
-        case Regex():
-            return True
-        case _:
-            return True

@@ -75,7 +75,7 @@ class GrantJudge:
             first_ns=change.time_ns,
             last_ns=change.time_ns,
             certainty=change.certainty,
-            witnesses={f"{_VERBS[right.action]} {right.resource.label}": 1 for right in rights} or None,
+            witnesses={right.words: 1 for right in rights} or None,
             evidence={**evidence, "last_unlisted": change.unlisted} if rights and change.unlisted else evidence,
         )
 
@@ -152,7 +152,6 @@ class GrantJudge:
 
 _NONE: Final[Int64] = np.zeros(0, np.int64)
 _NEVER: Final = np.iinfo(np.int64).max
-_VERBS: Final = {Action.PUBLISH: "publish to", Action.SUBSCRIBE: "receive from", Action.CONFIGURE: "configure"}
 
 
 def _holder(client: Client) -> _Holder:

@@ -2,6 +2,7 @@
 
 from topicwarden.events.batch import (
     COLUMNS,
+    DOING,
     ENTROPY_UNKNOWN,
     QOS_UNKNOWN,
     RETAIN_UNKNOWN,
@@ -21,6 +22,7 @@ from topicwarden.events.tables import NO_RESOURCE, Client, Identity, Resource, R
 
 __all__ = [
     "COLUMNS",
+    "DOING",
     "ENTROPY_UNKNOWN",
     "NO_RESOURCE",
     "QOS_UNKNOWN",

@@ -29,6 +29,14 @@ class Action(IntEnum):
     DIAL = 11
 
 
+DOING: Final[Mapping[Action, str]] = {
+    Action.PUBLISH: "publish to",
+    Action.SUBSCRIBE: "receive from",
+    Action.CONFIGURE: "configure",
+}
+"""What a right lets its holder do, before the name of what it is about."""
+
+
 class Outcome(IntEnum):
     """What the broker decided."""
 
@@ -89,6 +97,11 @@ class Right:
     """PUBLISH, SUBSCRIBE or CONFIGURE."""
     resource: Resource
     """Something that exists at the broker; an EXCHANGE stands for some key in it."""
+
+    @property
+    def words(self) -> str:
+        """The right in words: `publish to plant/x`; hostile text, so escape before printing."""
+        return f"{DOING[self.action]} {self.resource.label}"
 
 
 @dataclass(frozen=True, slots=True)

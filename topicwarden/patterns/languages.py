@@ -156,6 +156,15 @@ def names_match(names: Names, name: str) -> bool | None:
             return regex_matches(text, name)
 
 
+def is_literal(names: Names) -> bool:
+    """Whether a set is one name, spelt out; an expression never counts as one, whatever it says."""
+    match names:
+        case LevelPattern(levels=parts) | KeyPattern(words=parts):
+            return all(isinstance(part, str) for part in parts)
+        case _:
+            return False
+
+
 def names_overlap(a: Names, b: Names) -> bool | None:
     """Whether some name is in both sets; None when that cannot be told."""
     if isinstance(a, LevelPattern) and isinstance(b, LevelPattern):

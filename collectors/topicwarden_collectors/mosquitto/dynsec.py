@@ -24,10 +24,8 @@ from pathlib import Path as FilePath
 from typing import Final
 
 from topicwarden.errors import ConfigurationError, Problem
-from topicwarden.events import Action, Client, Identity
-from topicwarden.grants import Fault, Grants, Kept, Origin, Path, Rights
-from topicwarden.patterns import Names
-from topicwarden.policy import Place, Space
+from topicwarden.events import Client, Identity
+from topicwarden.grants import Fault, Grants, Kept, Origin, Rights
 from topicwarden.sources import SourceOptions
 from topicwarden_collectors.mosquitto.conf_files import reason
 from topicwarden_collectors.mosquitto.dynsec_faults import MAX_IGNORED, UNDECIDED, faults_of, role_holders
@@ -45,6 +43,7 @@ from topicwarden_collectors.mosquitto.dynsec_model import (
 )
 from topicwarden_collectors.mosquitto.dynsec_rules import RoleRules, Worked
 from topicwarden_collectors.mosquitto.grants_logins import sendable
+from topicwarden_collectors.mosquitto.topic_grants import TopicGrants
 
 _JUDGED: Final = (AclType.SEND, AclType.RECEIVE, AclType.SUBSCRIBE_LITERAL, AclType.SUBSCRIBE_PATTERN)
 _GRANTING_DEFAULTS: Final = ("publishClientSend", "subscribe")
@@ -97,10 +96,8 @@ def parse_dynsec(path: str, data: bytes) -> Dynsec:
     return load(path, parse_json(path, data))
 
 
-class DynsecGrants:
+class DynsecGrants(TopicGrants):
     """The grants of a dynamic-security.json, as `topicwarden.grants.Grants`."""
-
-    kind: Final = "mosquitto"
 
     def __init__(
         self,
@@ -158,18 +155,6 @@ class DynsecGrants:
         if bound is not None and client.client_id not in ("", bound):
             return None
         return self._worked(client).rights
-
-    def paths(self, client: Client) -> Sequence[Path]:  # noqa: ARG002 - nobody has any
-        """Return nothing: a topic is reached under its own name only."""
-        return ()
-
-    def carried(self, place: Place) -> Place:
-        """Return the place itself."""
-        return place
-
-    def needed(self, action: Action, place: Place) -> Sequence[tuple[Action, Space, Names]]:  # noqa: ARG002 - nothing is
-        """Return nothing: a permission is all that is needed."""
-        return ()
 
     def instead(
         self,

@@ -5,23 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from topicwarden.events import Action, Certainty, Client, Identity
-from topicwarden.grants import Fault, Kept, Origin, Path, Rights
-from topicwarden.patterns import Names
-from topicwarden.policy import Place, Space
+from topicwarden.events import Certainty, Client, Identity
+from topicwarden.grants import Fault, Kept, Origin, Rights
 from topicwarden_collectors.mosquitto.acl_file import AclFile
 from topicwarden_collectors.mosquitto.grants_faults import faults_of
 from topicwarden_collectors.mosquitto.grants_instead import instead
 from topicwarden_collectors.mosquitto.grants_logins import Logins, sendable
 from topicwarden_collectors.mosquitto.grants_rules import AclRules, everything, origin_of
+from topicwarden_collectors.mosquitto.topic_grants import TopicGrants
 
 ANONYMOUS: Final = "clients without a user name"
 
 
-class AclGrants:
+class AclGrants(TopicGrants):
     """The grants of one set of rules, as `topicwarden.grants.Grants`."""
-
-    kind: Final = "mosquitto"
 
     def __init__(
         self,
@@ -59,18 +56,6 @@ class AclGrants:
         if isinstance(self._rules, Rights):
             return self._rules
         return self._rules.of(user, self._logins.id_of(user, client.client_id))
-
-    def paths(self, client: Client) -> Sequence[Path]:  # noqa: ARG002 - nobody has any
-        """Return nothing: a topic is reached under its own name only."""
-        return ()
-
-    def carried(self, place: Place) -> Place:
-        """Return the place itself."""
-        return place
-
-    def needed(self, action: Action, place: Place) -> Sequence[tuple[Action, Space, Names]]:  # noqa: ARG002 - nothing is
-        """Return nothing: a permission is all that is needed."""
-        return ()
 
     def instead(
         self,

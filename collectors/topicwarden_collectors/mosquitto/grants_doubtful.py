@@ -11,6 +11,7 @@ from topicwarden.grants import Fault, Grants, Kept, Origin, Path, Rights, Rule, 
 from topicwarden.patterns import Anything, Names
 from topicwarden.policy import Place, Space
 from topicwarden_collectors.mosquitto.grants_rules import TOPICS
+from topicwarden_collectors.mosquitto.topic_grants import TopicGrants
 
 
 class Doubtful:
@@ -62,10 +63,9 @@ class Doubtful:
         return self._grants.instead(origin, client, kept, intended)
 
 
-class Unknown:
+class Unknown(TopicGrants):
     """Grants of which nothing can be read: no client is judged."""
 
-    kind: Final = "mosquitto"
     closed: Final = False
 
     def __init__(self, broker: str, title: str, blind_spots: Sequence[str], faults: Sequence[Fault]) -> None:
@@ -78,18 +78,6 @@ class Unknown:
 
     def rights(self, client: Client) -> Rights | None:
         """Return None: there is nothing to judge."""
-
-    def paths(self, client: Client) -> Sequence[Path]:  # noqa: ARG002 - nobody has any
-        """Return nothing."""
-        return ()
-
-    def carried(self, place: Place) -> Place:
-        """Return the place itself."""
-        return place
-
-    def needed(self, action: Action, place: Place) -> Sequence[tuple[Action, Space, Names]]:  # noqa: ARG002 - nothing is
-        """Return nothing: a permission is all that is needed."""
-        return ()
 
     def instead(
         self,
