@@ -1,6 +1,7 @@
-"""What a broker's package offers the core: the door every broker, ours or a third party's, comes in by.
+"""What a package offers the core: the doors that every broker and every host's telemetry, ours or others', comes in by.
 
-A package registers one `Broker` under the entry point group `topicwarden.brokers`. The core calls nothing else of it.
+A broker's package registers one `Broker` under the entry point group `topicwarden.brokers`, a package that reads what
+hosts do one `HostPackage` under `topicwarden.hosts`. The core calls nothing else of them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from topicwarden.errors import ConfigurationError, Problem
 from topicwarden.events import Client, EventBatch
@@ -105,6 +106,8 @@ class SourceOptions:
     """Read what is already there (a log's beginning, the ring's oldest record) before following."""
     timezone: str | None = None
     """IANA zone of timestamps that carry none; None: this machine's local time."""
+    host: str | None = None
+    """The name of the host whose log a source is, where the log does not say; None: this machine's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,16 +263,60 @@ class Broker(Protocol):
         ...
 
 
+class HostPackage(Protocol):
+    """One kind of telemetry of hosts, or several: what was run and whom it connected to.
+
+    Its batches hold no rows, only `hosts` and notices; a collector's `broker` is the host's name.
+    """
+
+    @property
+    def name(self) -> str:
+        """`host` for ours."""
+        ...
+
+    def recognises(self, source: str, head: bytes) -> bool:
+        """Whether `source` (path or prefixed name) is this package's; `head` is a file's first 4096 bytes, or b''.
+
+        It is asked before the brokers are, and takes only what no broker's log can look like.
+        """
+        ...
+
+    def live_source(self) -> str:
+        """What `watch --host` stands for: this machine, as it runs."""
+        ...
+
+    def watch(self, source: str, options: SourceOptions) -> Collector:
+        """Build a live collector; raises ConfigurationError or ObservationError at once when it cannot work."""
+        ...
+
+    def read(self, source: str, options: SourceOptions, counters: Counters) -> Iterator[EventBatch]:
+        """Read a log to its end, in batches of at most a thousand events, so that several can be merged by time."""
+        ...
+
+    def about_file(self, source: str, options: SourceOptions) -> FileAbout:
+        """Say what a file is before `read` reads it; raises nothing. `broker` is the host's name, '' = its own word."""
+        ...
+
+
+def load_hosts() -> Mapping[str, HostPackage]:
+    """Return the registered packages that read hosts, by name; raises ConfigurationError as `load_brokers` does."""
+    return _load("topicwarden.hosts", "host package")
+
+
 def load_brokers() -> Mapping[str, Broker]:
     """Return the registered brokers by name, in name order; raises ConfigurationError when one cannot be loaded."""
-    found: dict[str, Broker] = {}
-    for entry in sorted(entry_points(group="topicwarden.brokers"), key=lambda e: e.name):
+    return _load("topicwarden.brokers", "broker package")
+
+
+def _load(group: str, what: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for entry in sorted(entry_points(group=group), key=lambda e: e.name):
         try:
             found[entry.name] = entry.load()
         except (ImportError, AttributeError) as error:
             raise ConfigurationError(
                 Problem(
-                    f"broker package {entry.name!r} ({entry.value}) cannot be loaded: {error}",
+                    f"{what} {entry.name!r} ({entry.value}) cannot be loaded: {error}",
                     hint="reinstall the package that provides it, or uninstall it",
                 )
             ) from error

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from topicwarden.hosts import HostEvent
+from topicwarden.events import HostEvent
 from topicwarden.sources import Counters
 from topicwarden_collectors.host.auditd import AuditdDecoder
 from topicwarden_collectors.host.ecs_lines import EcsDecoder

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.host.recordings import FOLDER
-from topicwarden.hosts import Dialled, Endpoint, Executed, Exited, HostEvent
-from topicwarden.hosts.model import MAX_ARGUMENT, MAX_ARGUMENTS
+from topicwarden.events import MAX_ARGUMENT, MAX_ARGUMENTS, Dialled, Endpoint, Executed, Exited, HostEvent
 from topicwarden.sources import Counters
 from topicwarden_collectors.host.auditd import AuditdDecoder
 

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.host.recordings import DECODERS, FOLDER, decode, golden_lines
-from topicwarden.hosts import Executed, HostEvent
-from topicwarden.hosts.model import MAX_ARGUMENT, MAX_ARGUMENTS
+from topicwarden.events import MAX_ARGUMENT, MAX_ARGUMENTS, Executed, HostEvent
 from topicwarden.sources import Counters
 from topicwarden_collectors.host.recognise import HEAD_BYTES, recognise
 from topicwarden_collectors.mosquitto import BROKER as MOSQUITTO

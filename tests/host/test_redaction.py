@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from topicwarden.hosts.model import MAX_ARGUMENT, MAX_ARGUMENTS
+from topicwarden.events import MAX_ARGUMENT, MAX_ARGUMENTS
 from topicwarden_collectors.host.redaction import command_line, joined_command_line, redacted
 from topicwarden_collectors.host.redaction_options import MASK
 from topicwarden_collectors.host.redaction_words import names_secret

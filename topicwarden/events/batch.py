@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from topicwarden.events.tables import Client, Resource, ResourceKind, Tables
+
+if TYPE_CHECKING:
+    from topicwarden.events.host_events import HostEvent
 
 
 class Action(IntEnum):
@@ -167,6 +170,8 @@ class EventBatch:
     notices: Sequence[Notice] = ()
     changes: Sequence[GrantChange] = ()
     """Changes of grants, in order; each also has a GRANT_CHANGE event among the rows."""
+    hosts: Sequence[HostEvent] = ()
+    """What hosts were seen to do, in the order the source gave it. Not rows: no broker decided anything about them."""
 
     def __len__(self) -> int:
         return len(self.time_ns)
@@ -194,6 +199,7 @@ def finish_batch(
     columns: Mapping[str, npt.ArrayLike],
     notices: Sequence[Notice] = (),
     changes: Sequence[GrantChange] = (),
+    hosts: Sequence[HostEvent] = (),
 ) -> EventBatch:
     """Build a batch from columns (keys of `COLUMNS`) and finish it in the tables. Every producer ends here."""
     arrays: dict[str, Any] = {name: np.asarray(columns[name], dtype) for name, dtype in COLUMNS.items()}
@@ -203,6 +209,7 @@ def finish_batch(
         new_resources=tables.resources.take_redefined(),
         notices=notices,
         changes=changes,
+        hosts=hosts,
         **arrays,
     )
     tables.tick()
@@ -217,18 +224,23 @@ class EventBuilder:
         self._rows: list[tuple[int, int, int, int, int, int, int, float, int, int, int, int]] = []
         self._notices: list[Notice] = []
         self._changes: list[GrantChange] = []
+        self._hosts: list[HostEvent] = []
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._rows) + len(self._hosts)
 
     @property
     def empty(self) -> bool:
         """Whether there is neither an event nor a notice to take."""
-        return not self._rows and not self._notices
+        return not self._rows and not self._hosts and not self._notices
 
     def notice(self, notice: Notice) -> None:
         """Append something to say about the observing itself."""
         self._notices.append(notice)
+
+    def host(self, event: HostEvent) -> None:
+        """Append something a host was seen to do."""
+        self._hosts.append(event)
 
     def change(self, change: GrantChange, *, with_event: bool = True) -> None:
         """Append a change of grants, with its GRANT_CHANGE event: by whoever made it, else by the grantee."""
@@ -283,6 +295,6 @@ class EventBuilder:
     def take(self) -> EventBatch:
         """Return what was added since the last call and finish that batch in the tables."""
         columns = list(zip(*self._rows, strict=True)) if self._rows else [()] * len(COLUMNS)
-        notices, changes = self._notices, self._changes
-        self._rows, self._notices, self._changes = [], [], []
-        return finish_batch(self.tables, dict(zip(COLUMNS, columns, strict=True)), notices, changes)
+        notices, changes, hosts = self._notices, self._changes, self._hosts
+        self._rows, self._notices, self._changes, self._hosts = [], [], [], []
+        return finish_batch(self.tables, dict(zip(COLUMNS, columns, strict=True)), notices, changes, hosts)

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from topicwarden.errors import ConfigurationError, Problem
+from topicwarden.findings.detection import Detection
 
 
 class Severity(IntEnum):
@@ -46,6 +47,8 @@ class FindingType(BaseModel):
     """MITRE ATT&CK technique ids."""
     controls: dict[str, list[str]] = {}
     """Control ids by framework key: `nist-800-53r5`, `iso-27001-2022`, `iec-62443-3-3`, `pci-dss-4.0`."""
+    detection: Detection | None = None
+    """For findings about hosts: the rule itself. Others are code."""
     cases: dict[str, Any] = {}
     """`fires:` and `quiet:` scenarios, run by the tests; not used when running."""
 

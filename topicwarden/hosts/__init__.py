@@ -1,5 +1,1 @@
-"""What hosts were seen to do: processes, connections, and what was spoken on them; and how these belong together."""
-
-from topicwarden.hosts.model import Dialled, Endpoint, Executed, Exited, HostEvent, Process, Spoke, Spoken
-
-__all__ = ["Dialled", "Endpoint", "Executed", "Exited", "HostEvent", "Process", "Spoke", "Spoken"]
+"""What belongs together on a host: processes and their numbers, connections and broker sessions, command lines."""

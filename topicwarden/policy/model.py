@@ -386,16 +386,23 @@ class InventoryBroker(Strict):
     """A broker that is meant to be there."""
 
     address: Text
-    """Host name or IP address."""
+    """Host name, IP address or network (`10.2.0.0/16`)."""
     ports: Annotated[tuple[Port, ...], Field(min_length=1)]
+    name: Text | None = None
+    """What we call the broker (`--broker`), where it is watched too."""
+    host: Text | None = None
+    """The host it runs on, by the name that the host's own telemetry uses: joins of loopback connections need it."""
 
 
 class InventoryTool(Strict):
-    """A program that may talk to brokers: on these hosts, run by these users; empty means any."""
+    """A program that may talk to brokers: on these hosts, run by these users, started by these; empty means any."""
 
     process: NamePattern
+    """File name of the program, without its folder."""
     hosts: tuple[NamePattern, ...] = ()
     users: tuple[NamePattern, ...] = ()
+    parents: tuple[NamePattern, ...] = ()
+    """File names of programs that start it (`cron`, `gitlab-runner`); where the parent is not known it does not fit."""
 
 
 class Inventory(Strict):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from functools import lru_cache
 
-from topicwarden.hosts import Endpoint
+from topicwarden.events import Endpoint
 
 
 @lru_cache(maxsize=16_384)

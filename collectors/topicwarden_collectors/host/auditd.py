@@ -17,8 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from topicwarden.hosts import Dialled, Endpoint, Executed, Exited, HostEvent, Process
-from topicwarden.hosts.model import MAX_ARGUMENTS
+from topicwarden.events import MAX_ARGUMENTS, Dialled, Endpoint, Executed, Exited, HostEvent, Process
 from topicwarden.sources import Counters
 from topicwarden_collectors.host.auditd_records import (
     EINPROGRESS,

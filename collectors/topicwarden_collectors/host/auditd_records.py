@@ -13,7 +13,7 @@ from enum import IntEnum
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 
-from topicwarden.hosts import Endpoint
+from topicwarden.events import Endpoint
 from topicwarden_collectors.host.addresses import address_of
 
 RECORD: Final = re.compile(

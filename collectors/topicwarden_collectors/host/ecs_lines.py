@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from topicwarden.hosts import Dialled, Executed, Exited, HostEvent, Process
+from topicwarden.events import Dialled, Executed, Exited, HostEvent, Process
 from topicwarden_collectors.host.addresses import endpoint
 from topicwarden_collectors.host.lines import LineDecoder, json_object, number_of, text_of
 from topicwarden_collectors.host.redaction import command_line, joined_command_line

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from topicwarden.hosts import HostEvent
+from topicwarden.events import HostEvent
 from topicwarden.sources import Counters
 
 MAX_LINE_BYTES: Final = 4 << 20

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from topicwarden.hosts.model import MAX_ARGUMENT, MAX_ARGUMENTS
+from topicwarden.events import MAX_ARGUMENT, MAX_ARGUMENTS
 from topicwarden_collectors.host.redaction_options import MASK, marked
 from topicwarden_collectors.host.redaction_words import names_secret
 

@@ -13,8 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from topicwarden.events import Certainty, Shape
-from topicwarden.hosts import Dialled, Endpoint, HostEvent, Spoke, Spoken
+from topicwarden.events import Certainty, Dialled, Endpoint, HostEvent, Shape, Spoke, Spoken
 from topicwarden.sources import Counters
 from topicwarden_collectors.host.addresses import endpoint
 from topicwarden_collectors.host.lines import LineDecoder, json_object, number_of, text_of

@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from topicwarden.hosts import Dialled, Executed, Exited, HostEvent, Process
+from topicwarden.events import Dialled, Executed, Exited, HostEvent, Process
 from topicwarden.sources import Counters
 from topicwarden_collectors.host.addresses import endpoint
 from topicwarden_collectors.host.journal import JournalExport

@@ -11,8 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from topicwarden.events import Shape
-from topicwarden.hosts import Dialled, Endpoint, HostEvent, Spoke, Spoken
+from topicwarden.events import Dialled, Endpoint, HostEvent, Shape, Spoke, Spoken
 from topicwarden.sources import Counters
 from topicwarden_collectors.host.addresses import endpoint
 from topicwarden_collectors.host.lines import LineDecoder, json_object, number_of

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from topicwarden.events import Certainty, Shape
+from topicwarden.events.batch import Certainty, Shape
 
 MAX_ARGUMENTS = 64
 """Arguments kept of a command line."""
@@ -24,6 +24,17 @@ class Endpoint:
     address: str
     """IP address without brackets or zone; an IPv4 address mapped into IPv6 is written as IPv4."""
     port: int
+
+
+@dataclass(frozen=True, slots=True)
+class SeenPayload:
+    """What is kept of a message found in a command line. Its place there reads `<payload>`."""
+
+    size: int
+    """Bytes."""
+    entropy: float
+    """Bits per byte of its first 1024 bytes."""
+    shape: Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +59,8 @@ class Process:
     """The terminal it was started from (`pts0`); None: from none, or not known."""
     container: str | None = None
     """Identifier of the container it runs in; None: in none, or not known."""
+    payload: SeenPayload | None = None
+    """What a message given among the arguments looked like; the text itself is not kept there (see `SeenPayload`)."""
 
 
 @dataclass(frozen=True, slots=True)
