@@ -19,15 +19,23 @@ from topicwarden.events import (
     Action,
     Certainty,
     Client,
+    Dialled,
+    Endpoint,
     EventBuilder,
+    Executed,
+    Exited,
     GrantChange,
     Identity,
     Notice,
     Outcome,
+    Process,
     Resource,
     ResourceKind,
     Right,
+    SeenPayload,
     Shape,
+    Spoke,
+    Spoken,
     Table,
     Tables,
 )
@@ -53,6 +61,58 @@ resources = st.just(NO_RESOURCE) | st.builds(
     name=names,
     length=st.just(-1) | st.integers(200, 9000),
     within=names,
+)
+times = st.integers(-(2**62), 2**62)
+endpoints = st.builds(Endpoint, address=names, port=st.integers(0, 65535))
+payloads = st.builds(SeenPayload, size=st.integers(0, 2**40), entropy=st.floats(0, 8), shape=st.sampled_from(Shape))
+processes = st.builds(
+    Process,
+    host=names,
+    pid=st.integers(0, 2**22),
+    executable=names,
+    arguments=st.lists(names, max_size=3).map(tuple),
+    cut=st.booleans(),
+    parent_pid=st.none() | st.integers(0, 2**22),
+    parent_executable=st.none() | names,
+    user=st.none() | names,
+    login_user=st.none() | names,
+    terminal=st.none() | names,
+    container=st.none() | names,
+    payload=st.none() | payloads,
+)
+host_events = (
+    st.builds(Executed, time_ns=times, process=processes)
+    | st.builds(Exited, time_ns=times, host=names, pid=st.integers(0, 2**22))
+    | st.builds(
+        Dialled,
+        time_ns=times,
+        host=names,
+        remote=endpoints,
+        local=st.none() | endpoints,
+        pid=st.none() | st.integers(0, 2**22),
+        executable=st.none() | names,
+        user=st.none() | names,
+        transport=st.sampled_from(["tcp", "udp"]),
+        established=st.none() | st.booleans(),
+        sent=st.none() | st.integers(0, 2**62),
+        duration_ns=st.none() | times,
+    )
+    | st.builds(
+        Spoke,
+        time_ns=times,
+        sensor=names,
+        client=endpoints,
+        server=endpoints,
+        protocol=names,
+        what=st.sampled_from(Spoken),
+        client_id=st.none() | names,
+        user=st.none() | names,
+        name=st.none() | names,
+        size=st.none() | st.integers(0, 2**62),
+        entropy=st.none() | st.floats(0, 8),
+        shape=st.sampled_from(Shape),
+        certainty=st.sampled_from(Certainty),
+    )
 )
 rows = st.tuples(
     st.integers(-(2**62), 2**62),
@@ -171,6 +231,64 @@ def test_a_recording_cut_anywhere_gives_its_whole_batches_and_says_that_it_is_da
             continue
         complete = len(times) == 5 or (suffix == "jsonl" and whole[length - 1 : length] == b"\n")
         assert complete or batches[-1].notices or suffix == "arrow"
+
+
+@given(st.lists(host_events, max_size=6))
+@settings(max_examples=100, deadline=None)
+def test_what_hosts_did_comes_back_as_it_was_recorded(told: list[Any]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for suffix in ("arrow", "jsonl"):
+            path = Path(folder) / f"e.{suffix}"
+            builder = EventBuilder(Tables())
+            for event in told:
+                builder.host(event)
+            with open_recorder(path, {}) as recorder:
+                recorder.write(builder.take())
+            assert [event for batch in Recording(path) for event in batch.hosts] == told
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"event": "walked"},
+        {"pid": "1"},
+        {"pid": True},
+        {"process": []},
+        {"established": 1},
+        {"remote": {"address": "x"}},
+        {"shape": "round"},
+        {"arguments": ["x"]},
+        {"more": "x"},
+        {"time_ns": 2**64},
+    ],
+)
+def test_a_row_that_is_no_hosts_event_is_reported_and_the_rest_is_read(tmp_path: Path, change: dict[str, Any]) -> None:
+    path = tmp_path / "e.jsonl"
+    good = {"event": "dialled", "time_ns": 5, "host": "h", "remote": {"address": "10.0.0.1", "port": 1883}}
+    lines = [{"topicwarden_events": 3}, {"host": {**good, **change}}, {"host": good}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    batches = list(Recording(path))
+    assert [event for batch in batches for event in batch.hosts] == [
+        Dialled(5, "h", Endpoint("10.0.0.1", 1883)),
+    ]
+    assert [notice.code for batch in batches for notice in batch.notices] == ["TW903"]
+
+
+def test_a_row_for_an_argument_too_long_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "e.jsonl"
+    process = {"host": "h", "pid": 1, "arguments": ["x" * 1025]}
+    lines = [{"topicwarden_events": 3}, {"host": {"event": "executed", "time_ns": 5, "process": process}}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (batch,) = Recording(path)
+    assert not batch.hosts
+    assert [notice.code for notice in batch.notices] == ["TW903"]
+
+
+def test_a_recording_of_the_format_before_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    _recorded(path, 2)
+    path.write_text(path.read_text().replace('"topicwarden_events": 3', '"topicwarden_events": 2'))
+    assert sum(map(len, Recording(path))) == 2
 
 
 def test_a_line_that_is_no_event_is_reported_with_its_number_and_the_rest_is_read(tmp_path: Path) -> None:

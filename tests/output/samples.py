@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from topicwarden.events import Certainty, Client, Identity
-from topicwarden.findings import Catalogue, Finding, FindingType, Ledger
+from topicwarden.events import Certainty, Client, Endpoint, Identity, Process
+from topicwarden.findings import MAX_BEHIND, Catalogue, Finding, FindingType, Ledger
+from topicwarden.hosts.join import Attribution, Sureness
 from topicwarden.output import InventoryRow, ScannedGrants, SourceSummary, Summary
 from topicwarden.sources import BlindSpot, Counters
 
@@ -71,6 +72,13 @@ CATALOGUE = Catalogue(
                 attack=["T1110.001"],
             ),
             finding_type(
+                "TW401",
+                name="host.outbound-connection",
+                severity="medium",
+                title="{process} on {host} connected {count} times to {witness}",
+                difference="hosts observed - inventory",
+            ),
+            finding_type(
                 "TW901",
                 name="observing.gap",
                 severity="medium",
@@ -115,6 +123,36 @@ def finding(code: str = "TW201", *, catalogue: Catalogue = CATALOGUE, **changes:
     return ledger.findings()[0]
 
 
+def behind(**changes: Any) -> Attribution:
+    fields: dict[str, Any] = {
+        "host": "ci-7",
+        "pid": 4711,
+        "executable": "/usr/bin/mosquitto_pub",
+        "arguments": ("mosquitto_pub", "-h", "10.0.0.9", "-P", "***", "-t", "c2/beacon", "-m", "<payload>"),
+        "parent_pid": 4710,
+        "parent_executable": "/usr/bin/bash",
+        "user": "build",
+        "login_user": "mallory",
+        "terminal": "pts0",
+        "container": "0123456789abcdef",
+    }
+    return Attribution(
+        Process(**(fields | changes)),
+        Sureness.EXACT,
+        "same connection 10.0.0.5 port 51234, 3 ms apart",
+        START,
+        Endpoint("10.0.0.9", 1883),
+        Endpoint("10.0.0.5", 51234),
+    )
+
+
+def attributed(found: Finding, *processes: Attribution) -> Finding:
+    ledger = Ledger(CATALOGUE)
+    for one in processes:
+        ledger.attribute(found, one)
+    return found
+
+
 def many() -> list[Finding]:
     """One finding of every kind that is rendered differently."""
     return [
@@ -141,6 +179,45 @@ def many() -> list[Finding]:
             evidence={"last_text": HOSTILE, "max_rate": float("nan")},
             scope=(HOSTILE,),
             accepted=HOSTILE,
+        ),
+        attributed(finding(count=3), behind()),
+        attributed(
+            finding(
+                "TW401",
+                broker="",
+                host="ci-7",
+                client=None,
+                scope=("mosquitto_pub", "1883"),
+                witnesses={"10.0.0.9": 2},
+                evidence={"process": "mosquitto_pub", "host": "ci-7"},
+            ),
+            *(behind(arguments=("nc", str(number)), cut=True) for number in range(MAX_BEHIND + 3)),
+        ),
+        attributed(
+            finding("TW401", broker="", host=HOSTILE, client=None, evidence={"process": HOSTILE, "host": HOSTILE}),
+            behind(
+                host=HOSTILE,
+                executable=HOSTILE,
+                arguments=(HOSTILE, HOSTILE * 50),
+                parent_executable=HOSTILE,
+                user=HOSTILE,
+                login_user=HOSTILE,
+                terminal=HOSTILE,
+                container=HOSTILE,
+            ),
+        ),
+        attributed(
+            finding(),
+            behind(
+                executable="",
+                arguments=(),
+                parent_pid=None,
+                parent_executable=None,
+                user=None,
+                login_user=None,
+                terminal=None,
+                container=None,
+            ),
         ),
     ]
 

@@ -37,6 +37,10 @@ def documented(format_name: str, kind: str) -> set[str]:
         if format_name == "ecs":
             inherited = {key for key in inherited if not key.endswith(("decode_errors.*", "counts.*"))}
         keys |= inherited
+    for key in [key for key in keys if key.endswith("behind[].*")]:
+        # The same objects as in JSON lines, which are written down there.
+        own = [own for own in section("JSON lines: finding") if own.startswith("behind[].")]
+        keys = keys - {key} | {key.removesuffix("behind[].*") + one for one in own}
     return keys
 
 

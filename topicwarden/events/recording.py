@@ -4,9 +4,10 @@ Two forms, told apart by content when read and by suffix when written:
 
 - Arrow IPC stream (`.arrow`): the batch's columns; `client` and `resource` are dictionary columns of structs whose
   text fields are UTF-8 bytes (binary, because brokers pass names that are not always valid UTF-8). Any Arrow reader
-  opens it. Notices and grant changes travel in each batch's custom metadata under `notices` and `changes`, as JSON.
-- JSON lines (`.jsonl`): one event (see `topicwarden.events.rows`), `{"notice": …}` or `{"change": …}` a line, after a
-  header line.
+  opens it. Notices, grant changes and what hosts did travel in each batch's custom metadata under `notices`, `changes`
+  and `hosts`, as JSON.
+- JSON lines (`.jsonl`): one event (see `topicwarden.events.rows`), `{"notice": …}`, `{"change": …}` or `{"host": …}` a
+  line, after a header line.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ import pyarrow as pa
 
 from topicwarden.errors import ConfigurationError, ObservationError, Problem
 from topicwarden.events.batch import COLUMNS, EventBatch, EventBuilder, GrantChange, Notice, finish_batch
+from topicwarden.events.host_events import HostEvent
+from topicwarden.events.host_rows import host_from_row, host_row
 from topicwarden.events.rows import (
     change_from_row,
     change_row,
@@ -35,7 +38,9 @@ from topicwarden.events.rows import (
 )
 from topicwarden.events.tables import NO_RESOURCE, Client, Identity, Resource, ResourceKind, Tables
 
-VERSION: Final = 2
+VERSION: Final = 3
+_READABLE: Final = (2, 3)
+"""Format 2 has no events of hosts."""
 ARROW_MAGIC: Final = b"\xff\xff\xff\xff"
 JSONL_MAGIC: Final = b'{"topicwarden_events"'
 MAX_LINE: Final = 1 << 20
@@ -94,6 +99,7 @@ class ArrowRecorder(Recorder):
         beside = {
             "notices": json.dumps([notice_row(notice) for notice in batch.notices]),
             "changes": json.dumps([change_row(change) for change in batch.changes]),
+            "hosts": json.dumps([host_row(event) for event in batch.hosts]),
         }
         self._writer.write_batch(pa.record_batch(columns, schema=_SCHEMA), custom_metadata=beside)
         self._file.flush()
@@ -115,6 +121,7 @@ class JsonlRecorder(Recorder):
         """Append a batch and hand it to the operating system."""
         self._file.writelines(json.dumps({"notice": notice_row(notice)}) + "\n" for notice in batch.notices)
         self._file.writelines(json.dumps({"change": change_row(change)}) + "\n" for change in batch.changes)
+        self._file.writelines(json.dumps({"host": host_row(event)}) + "\n" for event in batch.hosts)
         self._file.writelines(json.dumps(row) + "\n" for row in to_rows(batch))
         self._file.flush()
 
@@ -174,7 +181,7 @@ class Recording:
             version, about = int(header[b"topicwarden_events"]), json.loads(header.get(b"about", b"{}"))
         else:
             raise ValueError("an Arrow stream without topicwarden's mark")
-        if version != VERSION:
+        if version not in _READABLE:
             raise ObservationError(
                 Problem(
                     f"a recording of format {version}, this topicwarden reads {VERSION}",
@@ -200,8 +207,9 @@ class Recording:
                     beside = got.custom_metadata or {}
                     notices = [notice_from_row(row) for row in json.loads(beside.get(b"notices", b"[]"))]
                     changes = [change_from_row(row) for row in json.loads(beside.get(b"changes", b"[]"))]
-                    for batch in _from_arrow(got.batch, notices, changes, self.tables):
-                        newest = max(newest, int(batch.time_ns.max(initial=0)))
+                    hosts = [host_from_row(row) for row in json.loads(beside.get(b"hosts", b"[]"))]
+                    for batch in _from_arrow(got.batch, (notices, changes, hosts), self.tables):
+                        newest = max(newest, int(batch.time_ns.max(initial=0)), *(e.time_ns for e in batch.hosts))
                         yield batch
             except StopIteration:
                 return
@@ -222,6 +230,8 @@ class Recording:
                         builder.notice(notice_from_row(row["notice"]))
                     elif "change" in row:
                         builder.change(change_from_row(row["change"]), with_event=False)
+                    elif "host" in row:
+                        builder.host(host_from_row(row["host"]))
                     else:
                         event_from_row(row, builder)
                         newest = max(newest, row["time_ns"])
@@ -264,7 +274,9 @@ def _dictionary(batch: EventBatch, name: str) -> pa.DictionaryArray:
 
 
 def _from_arrow(
-    record: pa.RecordBatch, notices: Sequence[Notice], changes: Sequence[GrantChange], tables: Tables
+    record: pa.RecordBatch,
+    beside: tuple[Sequence[Notice], Sequence[GrantChange], Sequence[HostEvent]],
+    tables: Tables,
 ) -> Iterator[EventBatch]:
     """Intern a record batch's dictionaries; yields several batches when it names more than the tables take at once."""
     columns: dict[str, Any] = {
@@ -280,7 +292,7 @@ def _from_arrow(
         part = {name: column[start:stop] for name, column in columns.items()}
         part["client"] = _intern(indices["client"][start:stop], clients, tables.clients.intern)
         part["resource"] = _intern(indices["resource"][start:stop], resources, tables.resources.intern)
-        yield finish_batch(tables, part, *((notices, changes) if start == 0 else ()))
+        yield finish_batch(tables, part, *(beside if start == 0 else ()))
 
 
 def _parts(rows: int, step: int) -> list[tuple[int, int]]:

@@ -10,9 +10,13 @@ from typing import Final
 
 from topicwarden.events import Certainty, Client
 from topicwarden.findings.catalogue import Catalogue, FindingType, Severity
+from topicwarden.hosts.join import Attribution, Sureness
 
 MAX_WITNESSES: Final = 8
 """How many different witnesses a finding keeps; the rest are only counted."""
+
+MAX_BEHIND: Final = 4
+"""How many different processes a finding names; the rest are only counted."""
 
 Scalar = str | int | float
 
@@ -22,7 +26,7 @@ class Change(IntEnum):
 
     OPENED = 1
     GREW = 2
-    """Its count passed another power of ten, or it has a new witness."""
+    """Its count passed another power of ten, or it has a new witness or process."""
 
 
 @dataclass(slots=True)
@@ -50,6 +54,12 @@ class Finding:
     """The reason and end date of the policy's exception that accepts it; None when nobody accepted it."""
     announced: int = 0
     """The count when it was last handed out."""
+    host: str | None = None
+    """The host it is about, for findings about hosts; these have no broker ('')."""
+    behind: list[Attribution] = field(default_factory=list)
+    """The processes that did it, as far as they are known; at most MAX_BEHIND that differ in more than their number."""
+    more_behind: int = 0
+    """Further processes that were joined, and were not kept."""
 
     @property
     def severity(self) -> Severity:
@@ -59,7 +69,8 @@ class Finding:
     @property
     def fingerprint(self) -> str:
         """32 hex digits that stay the same for the same cause over restarts and between live and recorded runs."""
-        return fingerprint(self.type.code, self.broker, self.client, self.scope, self.accepted is not None)
+        place = self.broker if self.host is None else f"host {self.host}"
+        return fingerprint(self.type.code, place, self.client, self.scope, self.accepted is not None)
 
 
 def fingerprint(code: str, broker: str, client: Client | None, scope: Sequence[str], accepted: bool) -> str:
@@ -103,6 +114,7 @@ class Ledger:
         witnesses: Mapping[str, int] | None = None,
         evidence: Mapping[str, Scalar] | None = None,
         accepted: str | None = None,
+        host: str | None = None,
     ) -> Finding | None:
         """Add `count` occurrences of a cause; returns its finding, None when the ledger is full.
 
@@ -113,7 +125,7 @@ class Ledger:
         Raises KeyError for a code the catalogue does not have.
         """
         principal = None if client is None else client.principal
-        key = (code, broker, principal, scope, accepted is not None)
+        key = (code, broker, principal, scope, accepted is not None, host)
         finding = self._findings.get(key)
         if finding is None:
             # What is said about the observing is never crowded out; there are few such causes.
@@ -121,7 +133,16 @@ class Ledger:
                 self.overflow += count
                 return None
             finding = Finding(
-                self.catalogue[code], broker, client, scope, first_ns, last_ns, 0, certainty, accepted=accepted
+                self.catalogue[code],
+                broker,
+                client,
+                scope,
+                first_ns,
+                last_ns,
+                0,
+                certainty,
+                accepted=accepted,
+                host=host,
             )
             self._findings[key] = finding
             self._news[key] = Change.OPENED
@@ -143,6 +164,24 @@ class Ledger:
             self._news.setdefault(key, Change.GREW)
         return finding
 
+    def attribute(self, finding: Finding, behind: Attribution) -> None:
+        """Name a process behind a finding, once for all processes that differ in their numbers only."""
+        kind = _kind_of(behind)
+        for number, known in enumerate(finding.behind):
+            if _kind_of(known) == kind:
+                # A sure join is worth more than the first one.
+                if known.sureness is not Sureness.EXACT and behind.sureness is Sureness.EXACT:
+                    finding.behind[number] = behind
+                return
+        if len(finding.behind) >= MAX_BEHIND:
+            finding.more_behind += 1
+            return
+        finding.behind.append(behind)
+        principal = None if finding.client is None else finding.client.principal
+        key = (finding.type.code, finding.broker, principal, finding.scope, finding.accepted is not None, finding.host)
+        if self._findings.get(key) is finding:
+            self._news.setdefault(key, Change.GREW)
+
     def take_news(self) -> list[tuple[Change, Finding]]:
         """Return the findings that were opened, or grew enough to say so again, since the last call."""
         news = [(change, self._findings[key]) for key, change in self._news.items()]
@@ -156,6 +195,11 @@ class Ledger:
         return sorted(
             self._findings.values(), key=lambda f: (-f.severity, f.type.code, f.first_ns, f.broker, f.fingerprint)
         )
+
+
+def _kind_of(behind: Attribution) -> tuple[object, ...]:
+    process = behind.process
+    return (process.host, process.executable, process.arguments, process.user, process.parent_executable)
 
 
 def _combine(evidence: dict[str, Scalar], name: str, value: Scalar) -> None:

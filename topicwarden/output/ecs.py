@@ -13,6 +13,7 @@ from topicwarden.events import Client, Identity
 from topicwarden.findings import Finding, Severity
 from topicwarden.output import wording
 from topicwarden.output.attack import FRAMEWORK, Technique, technique
+from topicwarden.output.behind import behind_object, ecs_fields
 from topicwarden.output.jsonl import Event, client_object, prose, title_text
 from topicwarden.output.origin import PRODUCT, Origin
 from topicwarden.output.summary import Summary, summary_object
@@ -49,7 +50,6 @@ def finding_document(event: Event, finding: Finding, origin: Origin) -> dict[str
             "ruleset": PRODUCT,
             "version": origin.version,
         },
-        "service": _service(finding.broker, origin),
         "observer": _observer(origin),
         "labels": {key: str(value) for key, value in finding.evidence.items()},
         "topicwarden": {
@@ -69,6 +69,17 @@ def finding_document(event: Event, finding: Finding, origin: Origin) -> dict[str
             "controls": [f"{framework} {item}" for framework, ids in finding.type.controls.items() for item in ids],
         },
     }
+    if finding.host is None:
+        document["service"] = _service(finding.broker, origin)
+    else:
+        document["host"] = {"hostname": finding.host, "name": finding.host}
+    if finding.behind:
+        document |= ecs_fields(finding.behind[0])
+        document["topicwarden"]["behind"] = [
+            {key: value for key, value in behind_object(behind).items() if value is not None}
+            for behind in finding.behind
+        ]
+        document["topicwarden"]["more_behind"] = finding.more_behind
     if finding.accepted is not None:
         document["topicwarden"]["exception"] = finding.accepted
     if finding.type.attack:
@@ -120,6 +131,8 @@ def _classification(finding: Finding) -> dict[str, Any]:
         return {"category": ["iam"], "type": ["info"], "outcome": "unknown"}
     if finding.type.name.startswith("login."):
         return {"category": ["authentication"], "type": ["info"], "outcome": outcome}
+    if finding.host is not None:
+        return {"category": ["intrusion_detection", "process"], "type": ["info"], "outcome": "unknown"}
     if finding.client is None:
         return {"category": ["configuration"], "type": ["info"], "outcome": "unknown"}
     return {"category": ["intrusion_detection", "network"], "type": [kind], "outcome": outcome}

@@ -13,6 +13,7 @@ import numpy as np
 from topicwarden.events import Client
 from topicwarden.findings import Finding
 from topicwarden.output import wording
+from topicwarden.output.behind import behind_object
 from topicwarden.output.escape import well_formed
 from topicwarden.output.origin import Origin
 from topicwarden.output.summary import Summary, summary_object
@@ -54,6 +55,7 @@ def finding_document(event: Event, finding: Finding, origin: Origin) -> dict[str
         "severity": finding.severity.name.lower(),
         "title": title_text(finding),
         "broker": finding.broker,
+        "host": finding.host,
         "client": None if finding.client is None else client_object(finding.client),
         "scope": list(finding.scope),
         "fingerprint": finding.fingerprint,
@@ -64,6 +66,8 @@ def finding_document(event: Event, finding: Finding, origin: Origin) -> dict[str
         "witnesses": [{"name": name, "count": count} for name, count in finding.witnesses.items()],
         "more_witnesses": finding.more_witnesses,
         "evidence": dict(finding.evidence),
+        "behind": [behind_object(behind) for behind in finding.behind],
+        "more_behind": finding.more_behind,
         "accepted": finding.accepted,
         "difference": finding.type.difference,
         "meaning": prose(finding.type.meaning),

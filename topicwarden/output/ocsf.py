@@ -8,6 +8,7 @@ from topicwarden.events import Certainty, Client, Identity
 from topicwarden.findings import Finding, Severity
 from topicwarden.output import wording
 from topicwarden.output.attack import Technique, technique
+from topicwarden.output.behind import behind_object, ocsf_process
 from topicwarden.output.jsonl import Event, client_object, prose, title_text
 from topicwarden.output.origin import PRODUCT, Origin
 from topicwarden.output.summary import Summary, summary_object
@@ -36,6 +37,7 @@ def finding_document(event: Event, finding: Finding, origin: Origin) -> dict[str
     confidence_id, confidence = _CONFIDENCE[finding.certainty]
     first_ms, last_ms = finding.first_ns // 1_000_000, finding.last_ns // 1_000_000
     line = title_text(finding)
+    place = finding.broker if finding.host is None else finding.host
     info: dict[str, Any] = {
         "uid": finding.fingerprint,
         "title": line,
@@ -43,7 +45,7 @@ def finding_document(event: Event, finding: Finding, origin: Origin) -> dict[str
         "types": [finding.type.name],
         "first_seen_time": first_ms,
         "last_seen_time": last_ms,
-        "data_sources": [finding.broker],
+        "data_sources": [place],
         "analytic": {
             "uid": finding.type.code,
             "name": finding.type.name,
@@ -81,9 +83,14 @@ def finding_document(event: Event, finding: Finding, origin: Origin) -> dict[str
         "finding_info": info,
         "evidences": _evidences(finding),
         "resources": [
-            {"name": finding.broker, "type": "broker"},
+            {"name": place, "type": "broker" if finding.host is None else "host"},
             *(
-                {"name": name, "type": _kind_of_name(finding), "namespace": finding.broker, "data": {"count": count}}
+                {
+                    "name": name,
+                    "type": _kind_of_name(finding),
+                    "namespace": finding.broker or finding.host,
+                    "data": {"count": count},
+                }
                 for name, count in finding.witnesses.items()
             ),
         ],
@@ -156,6 +163,10 @@ def _evidences(finding: Finding) -> list[dict[str, Any]]:
         ip = wording.ip_address(client.address)
         if ip is not None:
             evidence["src_endpoint"] = {"ip": ip} | ({} if client.port is None else {"port": client.port})
+    for behind in finding.behind:
+        data.setdefault("behind", []).append(behind_object(behind))
+    if finding.behind:
+        evidence["process"] = ocsf_process(finding.behind[0])
     return [evidence]
 
 

@@ -142,6 +142,7 @@ def _result(finding: Finding, rule: int, summary: Summary, folder: Path) -> dict
         "properties": {
             "severity": finding.severity.name.lower(),
             "broker": finding.broker,
+            "host": finding.host,
             "client": None if finding.client is None else client_object(finding.client),
             "witnesses": list(finding.witnesses),
             "more_witnesses": finding.more_witnesses,
@@ -162,7 +163,9 @@ def _location(finding: Finding, summary: Summary, folder: Path) -> dict[str, Any
     And the broker, as what it is about.
     """
     where, line = finding.evidence.get("where_file"), finding.evidence.get("where_line")
-    location: dict[str, Any] = {"logicalLocations": [{"fullyQualifiedName": finding.broker, "kind": "resource"}]}
+    location: dict[str, Any] = {
+        "logicalLocations": [{"fullyQualifiedName": finding.host or finding.broker, "kind": "resource"}]
+    }
     if not isinstance(where, str) or not _is_place(where, folder):
         where, line = summary.policy, None
     if where:

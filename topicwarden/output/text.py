@@ -17,6 +17,7 @@ from rich.text import Text
 from topicwarden.findings import Finding, FindingType, Scalar, Severity
 from topicwarden.output import wording
 from topicwarden.output.attack import technique
+from topicwarden.output.behind import command_line, place, process_in_words
 from topicwarden.output.escape import MIN_COLUMNS, quoted, visible
 from topicwarden.output.layout import columns, wrap
 
@@ -106,14 +107,28 @@ def brief(finding: Finding, width: int | None = None) -> list[Text]:
     facts = []
     if finding.client is not None:
         facts += _who(finding, names, short=True)
-    facts.append(f"broker {quoted(finding.broker, names)}")
+    facts.append(place(finding, names))
     if finding.client is not None and finding.client.vhost is not None:
         facts.append(f"virtual host {quoted(finding.client.vhost, names)}")
     facts.append(wording.times(finding.count))
     facts.append(wording.CERTAINTY_SHORT[finding.certainty])
     if finding.accepted is not None:
         facts.append(f"accepted: {visible(finding.accepted)}")
-    return lines + wrap(Text(", ".join(facts), "dim"), width, indent, indent)
+    lines += wrap(Text(", ".join(facts), "dim"), width, indent, indent)
+    if finding.behind:
+        lines += _behind(finding, width, names, indent)
+    return lines
+
+
+def _behind(finding: Finding, width: int | None, names: int, indent: str) -> list[Text]:
+    """Return the first process behind a finding: what was run, and who ran it."""
+    behind = finding.behind[0]
+    lines = wrap(Text(f"run: {command_line(behind.process, names)}"), width, indent, indent + "  ")
+    facts = process_in_words(behind, names)
+    more = len(finding.behind) - 1 + finding.more_behind
+    if more:
+        facts += f"; and {wording.counted(more, 'further command')}"
+    return lines + wrap(Text(facts, "dim"), width, indent, indent + "  ")
 
 
 def grew(finding: Finding, width: int | None = None) -> Text:
@@ -209,7 +224,7 @@ def _sections(finding: Finding) -> Iterator[tuple[str, list[Text]]]:
             where.append(f"TLS subject {quoted(client.tls_subject, _LONGEST_NAME)}")
         yield "who", [Text(", ".join(_who(finding, _LONGEST_NAME))), Text(", ".join(where))]
     else:
-        yield "where", [Text(f"broker {quoted(finding.broker, _LONGEST_NAME)}")]
+        yield "where", [Text(place(finding, _LONGEST_NAME))]
     if finding.witnesses:
         # The count stands first: after a right-to-left name a terminal could turn its digits around.
         rows = [
@@ -228,6 +243,14 @@ def _sections(finding: Finding) -> Iterator[tuple[str, list[Text]]]:
                 for key, value in finding.evidence.items()
             ],
         )
+    if finding.behind:
+        values = []
+        for behind in finding.behind:
+            values.append(Text(command_line(behind.process, _LONGEST_NAME)))
+            values.append(Text("  " + process_in_words(behind, _LONGEST_NAME)))
+        if finding.more_behind:
+            values.append(Text(f"and {wording.counted(finding.more_behind, 'further command')}, which were not kept"))
+        yield "run", values
     seen = Text(f"{wording.times(finding.count)}, first {wording.timestamp(finding.first_ns)}")
     if finding.last_ns != finding.first_ns:
         seen.append(f", last {wording.timestamp(finding.last_ns)}")
