@@ -3,14 +3,19 @@
  *   harness bench RING COUNT PAYLOAD_BYTES TOPICS CLIENTS on|off   nanoseconds for each publish: plugin, then nothing
  *   harness topics RING COUNT                     COUNT distinct topics; resident memory before and after
  *   harness clients RING COUNT                    COUNT clients at once; the same
- *   harness random RING SEED STEPS                callbacks in any order with hostile names and reused contexts
+ *   harness random RING SEED STEPS                callbacks in any order with hostile names, reused contexts, and
+ *                                                 sockets that are others' or none; prints the ports of the real ones
+ *   harness moved RING                            one client, thrice on one context, without a login; prints its ports
  *   harness config FILE...                        what the plugin reads from each mosquitto.conf
  *   harness payload                               stdin: lines of hexadecimal; stdout: entropy and shape of each
  *   harness hash                                  stdin: lines of hexadecimal; stdout: SipHash-1-3, key 00 01 .. 0f */
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -19,7 +24,8 @@
 #include "payload.h"
 #include "siphash.h"
 
-struct mosquitto {                      /* our own: the plugin sees clients through the functions below only */
+struct mosquitto {                      /* our own: the plugin sees clients through the functions below only … */
+    int ident, sock;                    /* … and by these two, where the broker has them */
     const char *id, *user, *address;
     int protocol_version;
 };
@@ -126,6 +132,7 @@ static void tick(void) {
 }
 
 static char config_file[64];
+static const char *peer_port = "off";
 
 static void *start(const char *ring, const char *slots, const char *entropy) {
     /* A configuration with our line in it. The plugin compares files by inode, so its own is this program. */
@@ -143,10 +150,13 @@ static void *start(const char *ring, const char *slots, const char *entropy) {
         {(char *)(uintptr_t)"entropy", (char *)(uintptr_t)entropy},
         {(char *)(uintptr_t)"deliver", (char *)(uintptr_t)"all"},
         {(char *)(uintptr_t)"config", config_file},
+        {(char *)(uintptr_t)"peer_port", (char *)(uintptr_t)peer_port},
+        {(char *)(uintptr_t)"attribute", (char *)(uintptr_t)"/nobody/listens"},
     };
+    bool looking = strcmp(peer_port, "on") == 0;
     void *data = NULL;
     static char identifier;
-    mosquitto_plugin_init((mosquitto_plugin_id_t *)(void *)&identifier, &data, given, 5);
+    mosquitto_plugin_init((mosquitto_plugin_id_t *)(void *)&identifier, &data, given, looking ? 7 : 6);
     unlink(config_file);
     return data;
 }
@@ -187,7 +197,7 @@ static struct mosquitto *make_clients(unsigned count) {
     for(unsigned i = 0; i < count; i++) {
         char *id = NULL, *user = NULL;
         if(asprintf(&id, "device-%06u", i) < 0 || asprintf(&user, "sensor-%04u", i % 1000) < 0) exit(1);
-        clients[i] = (struct mosquitto){id, user, "192.0.2.7", 4};
+        clients[i] = (struct mosquitto){2, -1, id, user, "192.0.2.7", 4};
         login(&clients[i]);
     }
     tick();
@@ -282,12 +292,43 @@ static char *random_name(void) {
     return name;
 }
 
+static int sockets[16];
+static unsigned socket_count;
+
+/* Connected sockets of both kinds, one that is connected to nobody, and what is no socket. */
+static void make_sockets(void) {
+    int listening = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), pair[2];
+    struct sockaddr_in place = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)}, peer;
+    socklen_t length = sizeof place;
+    if(bind(listening, (struct sockaddr *)&place, sizeof place) != 0 || listen(listening, 8) != 0 ||
+       getsockname(listening, (struct sockaddr *)&place, &length) != 0)
+        exit(1);
+    for(int i = 0; i < 4; i++) {
+        int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if(connect(client, (struct sockaddr *)&place, sizeof place) != 0) exit(1);
+        length = sizeof peer;
+        int accepted = accept4(listening, (struct sockaddr *)&peer, &length, SOCK_CLOEXEC);
+        if(accepted < 0) exit(1);
+        sockets[socket_count++] = accepted;
+        printf("%u\n", ntohs(peer.sin_port));
+    }
+    if(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) exit(1);
+    sockets[socket_count++] = pair[0];
+    sockets[socket_count++] = listening;
+    sockets[socket_count++] = STDERR_FILENO;
+    sockets[socket_count++] = -1;
+    sockets[socket_count++] = 1000000;
+}
+
 static void rename_client(struct mosquitto *client) {
     free((void *)(uintptr_t)client->id);
     free((void *)(uintptr_t)client->user);
     client->id = random32() % 20 ? random_name() : NULL;
     client->user = random32() % 3 ? random_name() : NULL;
-    client->address = random32() % 10 ? "192.0.2.1" : NULL;
+    static const char *const addresses[] = {"192.0.2.1", "127.0.0.1", "127.0.0.1", "/run/socket", ""};
+    client->ident = random32() % 8 ? 2 : (int)random32();
+    client->sock = random32() % 8 ? sockets[random32() % socket_count] : (int)random32();
+    client->address = random32() % 10 ? addresses[random32() % 5] : NULL;
     client->protocol_version = 3 + (int)(random32() % 3);
 }
 
@@ -295,6 +336,8 @@ static int any_order(char **given) {
     enum { CONTEXTS = 24 };
     struct mosquitto *contexts[CONTEXTS];
     random_state = strtoull(given[1], NULL, 10) * 2654435761u + 1;
+    make_sockets();
+    if(random_state % 4) peer_port = "on";
     void *data = start(given[0], "1024", "on");
     for(int i = 0; i < CONTEXTS; i++) {
         contexts[i] = calloc(1, sizeof **contexts);
@@ -343,6 +386,23 @@ static int any_order(char **given) {
         free((void *)(uintptr_t)contexts[i]->user);
         free(contexts[i]);
     }
+    return 0;
+}
+
+/* A client known by its certificate comes back on a context that was freed meanwhile: nothing but its socket is new. */
+static int moved(char **given) {
+    struct mosquitto client = {.ident = 2, .id = "device", .user = "by certificate", .address = "127.0.0.1"};
+    make_sockets();
+    peer_port = "on";
+    void *data = start(given[0], "1024", "off");
+    for(int round = 0; round < 3; round++) {
+        client.sock = sockets[round];
+        if(round == 1) acl(&client, "a", NULL, 0, MOSQ_ACL_SUBSCRIBE);
+        if(round == 2) acl(&client, "a", NULL, 0, MOSQ_ACL_WRITE);     /* looks like a will until the message comes */
+        message(&client, (char *)(uintptr_t)"a", NULL, 0);
+        disconnect(&client);
+    }
+    mosquitto_plugin_cleanup(data, NULL, 0);
     return 0;
 }
 
@@ -397,6 +457,7 @@ int main(int count, char **given) {
     if(count == 4 && strcmp(given[1], "topics") == 0) return many_topics(given + 2);
     if(count == 4 && strcmp(given[1], "clients") == 0) return many_clients(given + 2);
     if(count == 5 && strcmp(given[1], "random") == 0) return any_order(given + 2);
+    if(count == 3 && strcmp(given[1], "moved") == 0) return moved(given + 2);
     if(count >= 3 && strcmp(given[1], "config") == 0) return read_configs(given + 2);
     if(count == 2 && strcmp(given[1], "payload") == 0) {
         tw_payload_setup();

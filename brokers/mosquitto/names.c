@@ -125,6 +125,7 @@ void tw_who_copy(struct tw_who *who, struct mosquitto *client) {
         case mp_websockets: who->transport = 2; break;
         default: who->transport = 0; break;
     }
+    who->port = 0;
     who->has_subject = tw_certificate_subject(client, who->subject, sizeof who->subject, &who->subject_length);
 }
 
@@ -180,7 +181,8 @@ uint32_t tw_client_announce(const struct tw_who *who, enum tw_identity identity)
         .address_length = (uint16_t)(who->has_address ? who->address_length : ABSENT),
         .subject_length = (uint16_t)(who->has_subject ? who->subject_length : ABSENT),
         .time_ns = tw_now(),
-        .client_id_full = (uint32_t)who->id_length,
+        .client_id_full = (uint16_t)(who->id_length < UINT16_MAX ? who->id_length : UINT16_MAX),
+        .port = who->port,
         .user_full = (uint32_t)who->user_length,
     };
     size_t bytes = id_stored + user_stored + (who->has_address ? who->address_length : 0) +
@@ -315,6 +317,7 @@ struct tw_client_entry *tw_client_new(const struct mosquitto *client, const stru
     entry->id_length = (uint32_t)who->id_length;
     entry->user_length = (uint32_t)who->user_length;
     entry->identity = (uint8_t)identity;
+    entry->port = who->port;
     entry->connected = true;
     entry->has_user = who->user != NULL;
     entry->used = ++clock_used;
@@ -332,12 +335,22 @@ struct tw_client_entry *tw_client_new(const struct mosquitto *client, const stru
     return entry;
 }
 
-uint32_t tw_client_ring_id(struct tw_client_entry *entry, struct mosquitto *client) {
-    if(tw_ring.head - entry->position < tw_ring.keep) return entry->ring_id;
+static void announce_again(struct tw_client_entry *entry, struct mosquitto *client) {
     static struct tw_who who;
     tw_who_copy(&who, client);
+    who.port = entry->port;
     entry->position = tw_ring.head;
     entry->ring_id = tw_client_announce(&who, (enum tw_identity)entry->identity);
     entry->used = ++clock_used;
+}
+
+uint32_t tw_client_ring_id(struct tw_client_entry *entry, struct mosquitto *client) {
+    if(tw_ring.head - entry->position >= tw_ring.keep) announce_again(entry, client);
     return entry->ring_id;
+}
+
+void tw_client_moved(struct tw_client_entry *entry, struct mosquitto *client, uint16_t port) {
+    if(entry->port == port) return;
+    entry->port = port;
+    announce_again(entry, client);
 }

@@ -22,6 +22,7 @@ struct tw_who {
     size_t id_stored, user_stored;      /* what of them is copied */
     bool has_address, has_subject;
     uint8_t protocol_version, transport;
+    uint16_t port;                      /* 0: not known */
     size_t address_length, subject_length;
     char id_copy[TW_NAME_MAX + 1], user_copy[TW_NAME_MAX + 1];
     char address[TW_ADDRESS_MAX + 1], subject[TW_SUBJECT_MAX + 1];
@@ -41,6 +42,7 @@ struct tw_client_entry {
     bool connected;
     bool has_user;
     bool has_names;                     /* `names` holds both */
+    uint16_t port;                      /* as announced */
     char names[64];
 };
 
@@ -48,7 +50,7 @@ struct tw_client_entry {
 bool tw_names_setup(void);
 void tw_names_close(void);
 
-/* Takes a copy of what the broker knows about the client. */
+/* Takes a copy of what the broker knows about the client; the port is not known. */
 void tw_who_copy(struct tw_who *who, struct mosquitto *client);
 
 /* The context's entry if it is the same client, else NULL. */
@@ -58,6 +60,8 @@ struct tw_client_entry *tw_client_new(const struct mosquitto *client, const stru
                                       enum tw_identity identity);
 /* Its ring identifier, announced again when it has become too old. */
 uint32_t tw_client_ring_id(struct tw_client_entry *entry, struct mosquitto *client);
+/* Announces the client again when it has come back from another port. */
+void tw_client_moved(struct tw_client_entry *entry, struct mosquitto *client, uint16_t port);
 /* Announces a client that has no entry (a refused login). */
 uint32_t tw_client_announce(const struct tw_who *who, enum tw_identity identity);
 /* Whether a connected client was ever forgotten to make room: then "never seen" does not mean "new". */

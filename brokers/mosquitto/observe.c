@@ -4,6 +4,7 @@
 
 #include "names.h"
 #include "payload.h"
+#include "peer.h"
 #include "ring.h"
 
 enum waiting_for { NOTHING, PUBLISH, SUBSCRIPTION };
@@ -62,6 +63,7 @@ static struct tw_client_entry *first_sight(struct mosquitto *client, struct tw_s
     bool connected = seen_who.has_address || bridge;
     if(!connected || tw_client_forgotten() || bridge) identity = TW_IDENTITY_UNKNOWN;
     else if(scope.auth && seen_who.user) identity = TW_IDENTITY_VERIFIED;
+    if(connected) seen_who.port = tw_peer_port(client, mosquitto_client_address(client), !tw_client_forgotten());
     struct tw_client_entry *entry = tw_client_new(client, &seen_who, identity);
     entry->reloads = reloads;
     entry->connected = connected;       /* without an address: a stored session whose client is away */
@@ -72,16 +74,23 @@ static void write_connect(struct tw_client_entry *entry, struct mosquitto *clien
     write_plain(TW_ACTION_CONNECT, tw_client_ring_id(entry, client), TW_VERDICT(TW_ALLOWED, certainty), tw_now());
 }
 
+/* A client whose entry says that it was away is there again, without a login that we saw: on another connection. */
+static void came_back(struct tw_client_entry *entry, struct mosquitto *client, enum tw_certainty certainty) {
+    entry->connected = true;
+    tw_client_moved(entry, client, tw_peer_port(client, mosquitto_client_address(client), true));
+    write_connect(entry, client, certainty);
+}
+
 /* The entry of a client that is acting now. */
 static struct tw_client_entry *acting(struct mosquitto *client, struct tw_scope scope, bool bridge) {
     struct tw_client_entry *entry = tw_client_find(client);
     if(entry && entry->connected) return entry;
-    bool new = entry == NULL;
-    if(new) entry = first_sight(client, scope, bridge);
-    if(!new || (entry->connected && !tw_client_forgotten())) {
-        entry->connected = true;
-        write_connect(entry, client, TW_INFERRED);
+    if(entry) {
+        came_back(entry, client, TW_INFERRED);
+        return entry;
     }
+    entry = first_sight(client, scope, bridge);
+    if(entry->connected && !tw_client_forgotten()) write_connect(entry, client, TW_INFERRED);
     return entry;
 }
 
@@ -189,8 +198,8 @@ void tw_observe_message(const struct mosquitto_evt_message *message, struct tw_s
         if(waiting.event.delivery & TW_DELIVERY_WILL) {
             /* Only the living send messages: the same client is back on the same context (no BASIC_AUTH). */
             waiting.event.delivery &= (uint8_t)~TW_DELIVERY_WILL;
-            waiting.entry->connected = true;
-            write_connect(waiting.entry, message->client, TW_INFERRED);
+            came_back(waiting.entry, message->client, TW_INFERRED);
+            waiting.event.client = waiting.entry->ring_id;
         }
         tw_ring_event(&waiting.event);
         return;
@@ -261,6 +270,7 @@ void tw_observe_login(struct mosquitto *client, enum tw_identity identity) {
     pending_login.identity = identity;
     pending_login.known = TW_UNKNOWN;
     pending_login.time_ns = tw_now();
+    pending_login.who.port = tw_peer_port(client, mosquitto_client_address(client), true);
 }
 
 void tw_observe_unvouched(bool allowed) {
@@ -276,7 +286,11 @@ void tw_observe_connected(struct mosquitto *client, struct tw_scope scope) {
     tw_observe_settle();
     struct tw_client_entry *entry = tw_client_find(client);
     if(entry && entry->connected) return;
-    if(!entry) entry = first_sight(client, scope, false);
+    if(entry) {
+        came_back(entry, client, TW_EXACT);
+        return;
+    }
+    entry = first_sight(client, scope, false);
     entry->connected = true;
     write_connect(entry, client, TW_EXACT);
 }

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "asking.h"
+
 #define SLOTS_MIN 1024
 #define SLOTS_MAX (1 << 24)
 
@@ -59,6 +61,18 @@ static void read_one(struct tw_options *options, const char *key, const char *va
         if(strcmp(value, "all") == 0) options->deliver = true;
         else if(strcmp(value, "off") == 0) options->deliver = false;
         else warn(key, value, "off or all");
+    } else if(strcmp(key, "peer_port") == 0) {
+        if(strcmp(value, "on") == 0) options->peer_port = true;
+        else if(strcmp(value, "off") == 0) options->peer_port = false;
+        else warn(key, value, "on or off");
+    } else if(strcmp(key, "attribute") == 0) {
+        if(value[0] == '/' && strlen(value) < sizeof options->attribute)
+            memcpy(options->attribute, value, strlen(value) + 1);
+        else warn(key, value, "an absolute path of at most 107 bytes");
+    } else if(strcmp(key, "attribute_wait") == 0) {
+        if(number(value, 10, &parsed) && parsed >= 1 && parsed <= TW_WAIT_MS_MAX)
+            options->attribute_wait_ms = (unsigned)parsed;
+        else warn(key, value, "a number of milliseconds from 1 to 100");
     } else if(strcmp(key, "other_plugins") == 0) {
         read_other_plugins(options, value);
     } else {
@@ -72,6 +86,7 @@ void tw_options_read(struct tw_options *options, const struct mosquitto_opt *giv
     options->slots = 524288;
     options->mode = 0640;
     options->entropy = true;
+    options->attribute_wait_ms = TW_WAIT_MS_DEFAULT;
     for(int i = 0; i < count; i++)
         if(given[i].key && given[i].value) read_one(options, given[i].key, given[i].value);
 }

@@ -16,6 +16,9 @@ struct tw_options {
     bool deliver;
     bool other_plugins_told;            /* whether other_plugins was given */
     bool others_decide_acl, others_decide_auth;
+    bool peer_port;
+    char attribute[108];                /* the helper's socket; "": none */
+    unsigned attribute_wait_ms;
 };
 
 /* Reads the options; what is unknown or malformed is logged as a warning and left at its default. */

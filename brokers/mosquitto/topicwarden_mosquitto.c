@@ -1,6 +1,7 @@
 /* topicwarden's plugin for Mosquitto: writes who did what, and what the broker decided, into a ring in memory.
  *
- * It changes nothing the broker decides and never waits for anybody. It uses the broker's public interface only.
+ * It changes nothing the broker decides. It waits for nobody, unless plugin_opt_attribute asks it to (asking.c bounds
+ * that), and uses the broker's public interface only, but for a client's socket where its port is wanted (peer.c).
  *
  * Build (Debian: apt install mosquitto-dev libmosquitto-dev):  make
  * Configure, before every other plugin line:
@@ -19,11 +20,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "asking.h"
 #include "broker_api.h"
 #include "broker_config.h"
 #include "names.h"
 #include "observe.h"
 #include "options.h"
+#include "peer.h"
 #include "ring.h"
 
 #define PLUGIN_VERSION (0u << 16 | 1u << 8 | 0u)
@@ -447,6 +450,7 @@ static bool start(const struct mosquitto_opt *given, int count, bool *readable) 
         return false;
     }
     tw_observe_setup(options.entropy);
+    tw_peer_setup(options.peer_port, options.attribute, options.attribute_wait_ms);
     Dl_info about;
     own_path[0] = 0;
     if(dladdr((void *)instances, &about) && about.dli_fname)
@@ -486,6 +490,8 @@ EXPORT int mosquitto_plugin_init(mosquitto_plugin_id_t *identifier, void **userd
     register_all(instance);
     mode |= (instance->scope.acl ? TW_MODE_DECISIONS : 0u) | (instance->scope.auth ? TW_MODE_AUTH : 0u) |
             (options.deliver ? TW_MODE_DELIVER : 0u) | (options.entropy ? TW_MODE_ENTROPY : 0u) |
+            (options.peer_port || options.attribute[0] ? TW_MODE_PEER_PORT : 0u) |
+            (options.attribute[0] ? TW_MODE_ATTRIBUTE : 0u) |
             (readable && at_start.per_listener ? TW_MODE_PER_LISTENER : 0u);
     tw_ring.header->mode |= mode;
     tw_ring_mark(TW_MARK_MODE, tw_ring.header->mode);
@@ -502,6 +508,7 @@ EXPORT int mosquitto_plugin_cleanup(void *userdata, struct mosquitto_opt *given,
         tw_observe_settle();
         tw_ring_close();
         tw_names_close();
+        tw_asking_close();
     }
     instance_count = 0;
     instances_alive = 0;

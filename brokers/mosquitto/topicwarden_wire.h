@@ -27,7 +27,8 @@
 #include <stdint.h>
 
 #define TW_RING_MAGIC "TWRING\r\n"      /* 8 bytes; the line ending shows a transfer that altered it */
-#define TW_RING_VERSION 1
+#define TW_RING_VERSION 2               /* 1 had no ports and no counters of peers: zero there, as "not known" is here */
+#define TW_RING_VERSION_OLDEST 1        /* what a reader of this version reads too */
 #define TW_RING_DATA_OFFSET 4096
 #define TW_SLOT_SIZE 32
 #define TW_MORE_BYTES 31
@@ -97,7 +98,8 @@ struct tw_client {                      /* then client id, user name, address, c
     uint16_t address_length;            /* 0xffff: not known */
     uint16_t subject_length;            /* 0xffff: not known */
     uint64_t time_ns;
-    uint32_t client_id_full;            /* full lengths in bytes, before cutting to TW_NAME_MAX */
+    uint16_t client_id_full;            /* full lengths in bytes, before cutting to TW_NAME_MAX; MQTT has no longer id */
+    uint16_t port;                      /* the peer's TCP port; 0: not known, or none (a unix socket) */
     uint32_t user_full;
 };
 
@@ -139,6 +141,8 @@ struct tw_mark {
 #define TW_MODE_CONFIG_UNREADABLE 0x10u /* the broker's configuration could not be read: decisions left alone */
 #define TW_MODE_OTHER_PLUGIN 0x20u      /* another plugin decides and we were not told how: decisions left alone */
 #define TW_MODE_PER_LISTENER 0x40u      /* per_listener_settings is on */
+#define TW_MODE_PEER_PORT 0x80u         /* ports of clients are looked up */
+#define TW_MODE_ATTRIBUTE 0x100u        /* a helper is asked for the processes of clients on this machine */
 
 struct tw_ring_header {
     char magic[8];
@@ -165,6 +169,14 @@ struct tw_ring_header {
     uint64_t clients_evicted;
     uint64_t names_cut;
     uint64_t reloads;
+    /* offset 256: about peers; since version 2 */
+    uint64_t peers_unknown;             /* connections whose port was looked up in vain */
+    uint64_t attributed;                /* the helper found the process */
+    uint64_t attribution_unknown;       /* it answered, and found none */
+    uint64_t attribution_late;          /* no answer in time */
+    uint64_t attribution_absent;        /* nobody listened, or the connection to the helper broke */
+    uint64_t attribution_skipped;       /* not asked: it was late too often, or too much time was spent waiting */
+    uint8_t spare3[16];
 };
 
 _Static_assert(sizeof(struct tw_event) == TW_SLOT_SIZE, "event slot");
@@ -172,6 +184,6 @@ _Static_assert(sizeof(struct tw_client) == TW_SLOT_SIZE, "client slot");
 _Static_assert(sizeof(struct tw_topic) == TW_SLOT_SIZE, "topic slot");
 _Static_assert(sizeof(struct tw_more) == TW_SLOT_SIZE, "more slot");
 _Static_assert(sizeof(struct tw_mark) == TW_SLOT_SIZE, "mark slot");
-_Static_assert(sizeof(struct tw_ring_header) == 256, "ring header");
+_Static_assert(sizeof(struct tw_ring_header) == 320, "ring header");
 
 #endif

@@ -24,6 +24,8 @@ TARGETS: Mapping[str, tuple[str, str]] = {
     "asan": ("asan", "topicwarden_mosquitto_asan.so"),
     "harness": ("harness", "harness"),
     "harness-asan": ("harness-asan", "harness_asan"),
+    "attribute": ("attribute", "topicwarden-attribute"),
+    "attribute-asan": ("attribute-asan", "topicwarden-attribute_asan"),
 }
 """What can be built: the Makefile's target and the file it makes."""
 

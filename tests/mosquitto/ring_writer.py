@@ -66,13 +66,14 @@ def client(
     subject: bytes | None = None,
     *,
     identity: int = 1,
+    port: int = 0,
     cap: int = 1024,
 ) -> bytes:
     """A client's announcement, its names cut to `cap`."""
     names = [name if name is None else name[:cap] for name in (client_id, user, address, subject)]
     lengths = [NONE if name is None else len(name) for name in names]
     head = struct.pack(
-        "<BBBBIHHHHQII",
+        "<BBBBIHHHHQHHI",
         CLIENT,
         4,
         1,
@@ -81,6 +82,7 @@ def client(
         *lengths,
         START_NS,
         len(client_id or b""),
+        port,
         len(user or b""),
     )
     return head + more(b"".join(name or b"" for name in names))
@@ -124,7 +126,7 @@ class Producer:
             if not number or at < horizon:
                 number = self.next_id
                 self.next_id += 1
-                group = client(number, key, user=b"u-" + key) if kind == 0 else topic(number, key)
+                group = client(number, key, user=b"u-" + key, port=50 * len(key)) if kind == 0 else topic(number, key)
                 self.announced[kind, key] = (number, self.position + len(data) // SLOT)
                 data += group
             numbers[kind] = number
@@ -146,7 +148,7 @@ class RingWriter:
         position: int = 0,
         sequence: int = 0,
         generation: int | None = None,
-        version: int = 1,
+        version: int = 2,
     ) -> None:
         self.path = path
         self.slot_count = slot_count

@@ -37,12 +37,26 @@ def harness(*arguments: str | Path, variant: str = "harness", text: str | None =
 @pytest.mark.parametrize("seed", range(4))
 def test_callbacks_in_any_order_with_any_names_leave_a_ring_that_reads(seed: int, tmp_path: Path) -> None:
     ring = tmp_path / "ring"
-    harness("random", ring, str(seed), "20000", variant="harness-asan")
+    ports = {int(line) for line in harness("random", ring, str(seed), "20000", variant="harness-asan").split()}
     rows, counters = read_events(ring)
+    # A port is told only where the socket's peer has the client's address.
+    told = {row["client"].get("port") for row in rows if row["client"].get("address") == "127.0.0.1"}
+    assert told <= {None, *ports}
+    assert (len(told) > 1) == (seed != 3)  # with that one the option is off
+    assert {row["client"].get("port") for row in rows if row["client"].get("address") != "127.0.0.1"} == {None}
     assert not counters.decode_errors
     assert not counters.lost
     assert len(rows) > 20
     assert oldest_reference(ring) <= 512
+
+
+def test_a_client_that_comes_back_on_the_same_context_has_its_new_port(tmp_path: Path) -> None:
+    """Where no login is seen, as with certificates, it is known at its first action only that it is back."""
+    ports = [int(line) for line in harness("moved", tmp_path / "ring", variant="harness-asan").split()][:3]
+    assert len(set(ports)) == 3
+    rows, _ = read_events(tmp_path / "ring")
+    for action in ("connect", "publish", "disconnect"):
+        assert [row["client"]["port"] for row in rows if row["action"] == action] == ports
 
 
 def oldest_reference(ring: Path) -> int:

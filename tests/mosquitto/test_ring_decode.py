@@ -101,7 +101,7 @@ def oracle(data: bytes) -> tuple[list[dict[str, Any]], int, int]:
             rows.append(row)
         elif slot[0] in (2, 3):
             lengths = [number(slot, 8 + 2 * i, 2) for i in range(4)] if slot[0] == 2 else [number(slot, 8, 4)]
-            fulls = [number(slot, 24, 4), number(slot, 28, 4), 2**32, 2**32] if slot[0] == 2 else [number(slot, 12, 4)]
+            fulls = [number(slot, 24, 2), number(slot, 28, 4), 2**32, 2**32] if slot[0] == 2 else [number(slot, 12, 4)]
             absent = 65535 if slot[0] == 2 else -1
             sizes = [0 if length == absent else length for length in lengths]
             sane = number(slot, 4, 4) and all(n <= 1024 and n <= full for n, full in zip(sizes, fulls, strict=True))
@@ -131,7 +131,9 @@ def oracle(data: bytes) -> tuple[list[dict[str, Any]], int, int]:
                 continue
             fields = dict(zip(("client_id", "user", "address", "tls_subject"), texts, strict=True))
             fields["client_id"] = fields["client_id"] or ""
-            known = {name: text for name, text in fields.items() if text is not None}
+            known: dict[str, Any] = {name: text for name, text in fields.items() if text is not None}
+            if port := number(slot, 26, 2):
+                known["port"] = port
             identity = IDENTITIES[slot[3]]
             names[number(slot, 4, 4)] = {"client": {"broker": "b", "protocol": "mqtt", **known, "identity": identity}}
         elif slot[0] != 5 or not 1 <= slot[1] <= 4:
@@ -240,7 +242,7 @@ def test_no_bytes_make_the_decoder_raise_or_refer_to_what_is_not_there(
 
 def test_an_event_becomes_a_row_with_everything_the_slot_says() -> None:
     data = (
-        ring.client(1, b"sensor-1", b"alice", b"10.0.0.9", b"CN=alice", identity=1)
+        ring.client(1, b"sensor-1", b"alice", b"10.0.0.9", b"CN=alice", identity=1, port=51432)
         + ring.topic(2, b"plant/1/temperature")
         + ring.event(1, 2, 0, delivery=0x05, size=70_000, entropy=8191, shape=3, time_ns=123)
     )
@@ -256,6 +258,7 @@ def test_an_event_becomes_a_row_with_everything_the_slot_says() -> None:
                 "client_id": "sensor-1",
                 "user": "alice",
                 "address": "10.0.0.9",
+                "port": 51432,
                 "tls_subject": "CN=alice",
                 "identity": "verified",
             },

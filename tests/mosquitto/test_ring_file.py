@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.mosquitto import ring_writer as ring
+from tests.mosquitto.plugin_events import read_events
 from topicwarden.errors import ObservationError, Problem
 from topicwarden_collectors.mosquitto.ring_file import RingFile
 
@@ -78,7 +79,8 @@ def test_what_is_no_ring_is_refused(tmp_path: Path, data: bytes, words: str) -> 
 @pytest.mark.parametrize(
     ("offset", "value", "words"),
     [
-        (8, 2, "format version 2"),
+        (8, 3, "format version 3"),
+        (8, 0, "format version 0"),
         (12, 64, "64-byte slots"),
         (16, 1000, "damaged: 1000 slots"),
         (16, 512, "damaged: 512 slots"),
@@ -91,6 +93,35 @@ def test_a_header_that_does_not_fit_is_refused(tmp_path: Path, offset: int, valu
     struct.pack_into("<I", writer.map, offset, value)
     writer.close()
     assert words in refusal(tmp_path / "m.ring").message
+
+
+def test_a_ring_of_the_version_before_is_read_and_knows_no_ports(tmp_path: Path) -> None:
+    """Version 1 had four bytes for the client id's full length, and zeros after its header."""
+    writer = ring.RingWriter(tmp_path / "m.ring", version=1, mode=0x0B)
+    old_head = struct.pack("<BBBBIHHHHQII", 2, 4, 1, 1, 1, 1024, 0xFFFF, 9, 0xFFFF, ring.START_NS, 2000, 0)
+    writer.append(old_head + ring.more(b"i" * 1024 + b"127.0.0.1") + ring.event(1, 0, 0, action=2))
+    rows, counters = read_events(tmp_path / "m.ring")
+    assert [row["client"]["client_id"] for row in rows] == ["i" * 1024 + "… (2000 bytes)"]
+    assert "port" not in rows[0]["client"]
+    assert not counters.decode_errors
+    opened = RingFile(tmp_path / "m.ring")
+    assert "attributed" not in opened.counts()
+    opened.close()
+
+
+def test_counts_of_peers_are_told_where_the_plugin_looks_at_peers(tmp_path: Path) -> None:
+    writer = ring.RingWriter(tmp_path / "m.ring", mode=0x18B)
+    struct.pack_into("<6Q", writer.map, 256, 1, 2, 3, 4, 5, 6)
+    opened = RingFile(tmp_path / "m.ring")
+    assert list(opened.counts().items())[-6:] == [
+        ("peers_unknown", 1),
+        ("attributed", 2),
+        ("attribution_unknown", 3),
+        ("attribution_late", 4),
+        ("attribution_absent", 5),
+        ("attribution_skipped", 6),
+    ]
+    opened.close()
 
 
 def test_a_fifo_or_a_folder_is_refused_without_waiting(tmp_path: Path) -> None:

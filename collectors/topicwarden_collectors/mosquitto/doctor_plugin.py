@@ -35,6 +35,14 @@ def _is_slots(value: str) -> bool:
     return re.fullmatch(r"[0-9]{1,9}", value) is not None and int(value) in _SLOTS
 
 
+def _is_socket_path(value: str) -> bool:
+    return value.startswith("/") and len(os.fsencode(value)) < 108
+
+
+def _is_wait(value: str) -> bool:
+    return re.fullmatch(r"[0-9]{1,3}", value) is not None and 1 <= int(value) <= 100
+
+
 _OPTIONS: Mapping[str, tuple[Callable[[str], bool], str]] = MappingProxyType(
     {
         "ring": (lambda value: value.startswith("/"), "an absolute path"),
@@ -47,6 +55,9 @@ _OPTIONS: Mapping[str, tuple[Callable[[str], bool], str]] = MappingProxyType(
             lambda value: value in ("none", "acl", "auth", "acl,auth", "auth,acl"),
             "none, acl, auth or acl,auth",
         ),
+        "peer_port": (lambda value: value in ("on", "off"), "on or off"),
+        "attribute": (_is_socket_path, "an absolute path of at most 107 bytes"),
+        "attribute_wait": (_is_wait, "a number of milliseconds from 1 to 100"),
     }
 )
 """The plugin's options (brokers/mosquitto/options.c): what it takes, and how to say so."""

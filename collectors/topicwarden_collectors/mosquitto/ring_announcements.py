@@ -171,10 +171,11 @@ def _read_clients(records: npt.NDArray[Any], ranks: Indices, body: bytes, broker
         records["identity"],
         records["client_id_full"],
         records["user_full"],
+        records["port"],
         *(records[name] for name in ("client_id_length", "user_length", "address_length", "subject_length")),
     )
     clients = []
-    for start, identity, client_id_full, user_full, *lengths in zip(*(c.tolist() for c in columns), strict=True):
+    for start, identity, client_id_full, user_full, port, *lengths in zip(*(c.tolist() for c in columns), strict=True):
         names: list[bytes | None] = []
         for length in lengths:
             if length == layout.LENGTH_NONE:
@@ -190,6 +191,7 @@ def _read_clients(records: npt.NDArray[Any], ranks: Indices, body: bytes, broker
                 "" if client_id is None else _possibly_cut(client_id, client_id_full),
                 user=None if user is None else _possibly_cut(user, user_full),
                 address=None if address is None else _text(address),
+                port=port or None,
                 tls_subject=None if subject is None else _text(subject),
                 identity=_IDENTITIES[identity],
             )

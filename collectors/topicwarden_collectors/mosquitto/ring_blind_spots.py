@@ -22,6 +22,10 @@ _WITHOUT: Final = {
         "plugin_opt_deliver all",
     ),
     layout.MODE_ENTROPY: BlindSpot("the entropy of payloads is not measured", "plugin_opt_entropy on"),
+    layout.MODE_PEER_PORT: BlindSpot(
+        "a client's TCP port is not known, only its address: which process it is cannot be told for sure",
+        "plugin_opt_peer_port on",
+    ),
 }
 _WITH: Final = {
     layout.MODE_CONFIG_UNREADABLE: BlindSpot(
@@ -38,7 +42,6 @@ _WITH: Final = {
     ),
 }
 _ALWAYS: Final = (
-    BlindSpot("a client's TCP port is not known, only its address: Mosquitto 2.0 does not tell plugins"),
     BlindSpot("whether a will was accepted is not known: Mosquitto 2.0 does not tell plugins"),
     BlindSpot(
         "attempts to publish to $SYS or $share topics are not seen: the broker refuses them before it asks plugins",

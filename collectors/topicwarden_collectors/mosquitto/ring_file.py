@@ -33,6 +33,15 @@ _COUNTS: Final = (
     "names_cut",
     "reloads",
 )
+_PEER_COUNTS: Final = (
+    "peers_unknown",
+    "attributed",
+    "attribution_unknown",
+    "attribution_late",
+    "attribution_absent",
+    "attribution_skipped",
+)
+"""Told only where the plugin looks at peers."""
 _FIELDS: Final = dict(layout.HEADER.fields or {})
 _NOT_LOADED: Final = (
     "load the plugin: `topicwarden doctor` with the path of mosquitto.conf prints the lines to add; "
@@ -78,10 +87,12 @@ class RingFile:
                 "try again; if it stays so, restart the broker: it makes a new ring",
             )
         header = np.frombuffer(data, layout.HEADER)[0]
-        if header["version"] != layout.VERSION or header["slot_size"] != layout.SLOT_SIZE:
+        readable = layout.VERSION_OLDEST <= header["version"] <= layout.VERSION
+        if not readable or header["slot_size"] != layout.SLOT_SIZE:
             raise self._error(
                 f"the ring has format version {header['version']} with {header['slot_size']}-byte slots; this "
-                f"topicwarden reads version {layout.VERSION} with {layout.SLOT_SIZE}-byte slots",
+                f"topicwarden reads versions {layout.VERSION_OLDEST} to {layout.VERSION} with {layout.SLOT_SIZE}-byte "
+                "slots",
                 "install the plugin and topicwarden of the same release, then restart the broker",
             )
         count = int(header["slot_count"])
@@ -149,7 +160,8 @@ class RingFile:
 
     def counts(self) -> Mapping[str, int]:
         """Return the plugin's own counters."""
-        return {name: self._word(name) for name in _COUNTS}
+        names = (*_COUNTS, *_PEER_COUNTS) if self.mode & layout.MODE_PEER_PORT else _COUNTS
+        return {name: self._word(name) for name in names}
 
     @property
     def overwritten(self) -> bool:

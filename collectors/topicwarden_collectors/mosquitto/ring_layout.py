@@ -10,7 +10,9 @@ from typing import Final
 import numpy as np
 
 MAGIC: Final = b"TWRING\r\n"
-VERSION: Final = 1
+VERSION: Final = 2
+VERSION_OLDEST: Final = 1
+"""It has zero where version 2 has ports and counters of peers, so it reads as one that knows none."""
 DATA_OFFSET: Final = 4096
 SLOT_SIZE: Final = 32
 MORE_BYTES: Final = 31
@@ -62,6 +64,8 @@ MODE_ENTROPY: Final = 0x08
 MODE_CONFIG_UNREADABLE: Final = 0x10
 MODE_OTHER_PLUGIN: Final = 0x20
 MODE_PER_LISTENER: Final = 0x40
+MODE_PEER_PORT: Final = 0x80
+MODE_ATTRIBUTE: Final = 0x100
 
 MIN_SLOT_COUNT: Final = 1024
 MAX_SLOT_COUNT: Final = 1 << 26
@@ -97,7 +101,8 @@ CLIENT: Final = np.dtype(
         ("address_length", "<u2"),
         ("subject_length", "<u2"),
         ("time_ns", "<u8"),
-        ("client_id_full", "<u4"),
+        ("client_id_full", "<u2"),
+        ("port", "<u2"),
         ("user_full", "<u4"),
     ]
 )
@@ -147,5 +152,12 @@ HEADER: Final = np.dtype(
         ("clients_evicted", "<u8"),
         ("names_cut", "<u8"),
         ("reloads", "<u8"),
+        ("peers_unknown", "<u8"),
+        ("attributed", "<u8"),
+        ("attribution_unknown", "<u8"),
+        ("attribution_late", "<u8"),
+        ("attribution_absent", "<u8"),
+        ("attribution_skipped", "<u8"),
+        ("spare3", "u1", (16,)),
     ]
 )
