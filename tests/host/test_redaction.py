@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from topicwarden.events import MAX_ARGUMENT, MAX_ARGUMENTS
+from topicwarden.hosts.commands_targets import PAYLOAD, mosquitto_url
 from topicwarden_collectors.host.redaction import command_line, joined_command_line, redacted
 from topicwarden_collectors.host.redaction_options import MASK
 from topicwarden_collectors.host.redaction_words import names_secret
@@ -146,7 +147,7 @@ def test_no_secret_is_in_a_joined_command_line(secret: str) -> None:
 
 def test_a_secret_of_several_words_in_a_joined_command_line_ends_at_the_next_option() -> None:
     kept, cut = joined_command_line("mosquitto_pub -P my old secret -t a/b -m hello")
-    assert (kept, cut) == (("mosquitto_pub", "-P", *[MASK] * 3, "-t", "a/b", "-m", "hello"), False)
+    assert (kept, cut) == (("mosquitto_pub", "-P", *[MASK] * 3, "-t", "a/b", "-m", PAYLOAD), False)
 
 
 @pytest.mark.parametrize("length", [MAX_ARGUMENT - 60, MAX_ARGUMENT - 20, 8 * MAX_ARGUMENT - 40, 8 * MAX_ARGUMENT - 25])
@@ -156,6 +157,22 @@ def test_an_address_that_is_cut_in_its_password_keeps_none_of_it(length: int) ->
 
 def test_an_address_is_not_made_to_name_another_host() -> None:
     assert redacted(["mosquitto_pub", "-L", "mqtt://evil:1883/t@good/t"])[2] == "mqtt://evil:1883/t@good/t"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "mqtt://evil:1883x/t@good/t",  # atoi takes 1883x for a port
+        "mqtt://u:p@evil:1883x@good/t",  # mosquitto takes the first @, RFC 3986 the last
+        "mqtt://a@evil:1883@good/t",
+    ],
+)
+def test_what_is_taken_out_of_an_address_makes_no_other_host_of_it_for_a_program_that_reads_it_otherwise(
+    address: str,
+) -> None:
+    kept = redacted(["mosquitto_pub", "-L", address])[2]
+    read = mosquitto_url(kept)
+    assert read is None or read[0].host in (None, "evil")
 
 
 def test_a_title_cut_in_a_password_keeps_none_of_it() -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from topicwarden.events import Dialled, Executed, Exited, HostEvent, Process
 from topicwarden_collectors.host.addresses import endpoint
 from topicwarden_collectors.host.lines import LineDecoder, json_object, number_of, text_of
-from topicwarden_collectors.host.redaction import command_line, joined_command_line
+from topicwarden_collectors.host.redaction import SeenCommand, seen_command, seen_joined_command
 from topicwarden_collectors.host.times import iso_time
 
 _EXECUTIONS: Final = frozenset({"exec", "executed", "execution", "process_started", "start", "process_start"})
@@ -64,21 +64,25 @@ class EcsDecoder(LineDecoder):
             self.counters.error("pid")
             return
         if started and event.text("event.outcome") != "failure" and event.text("event.kind") != "state":
-            arguments, cut = _arguments(event)
+            executable = (event.text("process.executable") or event.text("process.name") or "").removesuffix(
+                " (deleted)"
+            )
+            seen = _command(event, executable)
             yield Executed(
                 time_ns,
                 Process(
                     host,
                     pid,
-                    (event.text("process.executable") or event.text("process.name") or "").removesuffix(" (deleted)"),
-                    arguments,
-                    cut,
+                    executable,
+                    seen.arguments,
+                    seen.cut,
                     parent_pid=event.number("process.parent.pid"),
                     parent_executable=event.text("process.parent.executable"),
                     user=_user(event, "user"),
                     login_user=_login_user(event),
                     terminal=_terminal(event),
                     container=event.text("container.id"),
+                    payload=seen.payload,
                 ),
             )
         if ended:
@@ -162,17 +166,17 @@ def _is_connection(event: Fields, types: frozenset[str], actions: frozenset[str]
     return "connection" in types and "start" in types
 
 
-def _arguments(event: Fields) -> tuple[tuple[str, ...], bool]:
+def _command(event: Fields, executable: str) -> SeenCommand:
     listed = event.value("process.args")
     if isinstance(listed, list) and listed:
         count = event.number("process.args_count")
         texts = [one if isinstance(one, str) else "" for one in listed]
-        return command_line(texts, cut=count is not None and count > len(texts))
+        return seen_command(texts, cut=count is not None and count > len(texts), executable=executable)
     line = event.text("process.command_line")
     if line is None:
         line = event.text("process.title")
-        return joined_command_line(line or "", cut=line is None or len(line) >= _TITLE)
-    return joined_command_line(line)
+        return seen_joined_command(line or "", cut=line is None or len(line) >= _TITLE, executable=executable)
+    return seen_joined_command(line, executable=executable)
 
 
 _TITLE: Final = 127

@@ -1,4 +1,4 @@
-"""Takes secrets out of command lines, before anything else sees them.
+"""Takes secrets and payloads out of command lines, before anything else sees them.
 
 What is replaced by `***`: values of options that name a secret, whichever program they are given to; of options that
 mean one only to some programs (`-P` of mosquitto_pub, `-p` of rabbitmqadmin, `-u name:secret` of curl); passwords in
@@ -7,15 +7,20 @@ URLs; assignments (`MQTT_PASSWORD=x`, `password="x"`, `"token": "x"`); arguments
 script (`sh -c`, `python -c`). In doubt more is taken out: a lost word costs less than a stored password.
 
 What cannot be told from other words stays: a secret in a variable with another name, or one that is encoded.
+
+Payloads are replaced by `<payload>` and measured; which words are one `topicwarden.hosts.commands_payload` knows.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
-from topicwarden.events import MAX_ARGUMENT, MAX_ARGUMENTS
+from topicwarden.events import MAX_ARGUMENT, MAX_ARGUMENTS, SeenPayload
+from topicwarden.hosts.commands_payload import MAX_TEXT, without_payloads
+from topicwarden.hosts.commands_payload_joined import joined_without_payloads
+from topicwarden_collectors.host.payload import measure
 from topicwarden_collectors.host.redaction_options import MASK, marked
 from topicwarden_collectors.host.redaction_words import names_secret
 
@@ -23,6 +28,8 @@ RAW_ARGUMENT: Final = 8 * MAX_ARGUMENT
 """Characters of an argument in which secrets are looked for; what is kept is cut after they are out."""
 RAW_LINE: Final = 8 * RAW_ARGUMENT
 """Characters of a whole command line in which secrets are looked for, so that a hostile one costs little."""
+_WALKED: Final = 4 * MAX_ARGUMENTS
+"""Arguments among which payloads are looked for."""
 _MAX_CALLS: Final = 16
 """Calls looked at in one text, so that a hostile one costs no more than its length; what follows them is taken out."""
 
@@ -40,6 +47,7 @@ _ASSIGNED: Final = re.compile(
 _WHOLE: Final = re.compile(r"([\w.-]+)=", re.ASCII)
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _AUTHORITY_ENDS: Final = re.compile(r"[/?#]")
+_QUOTE: Final = re.compile(r"[\"'`]")
 _PORT: Final = re.compile(r"\d{1,5}[\"'`;,)\]}]*", re.ASCII)
 _URL_CUT: Final = re.compile(r"(://[^\s/?#:@]*+):[^\s@]*\Z")
 _HEADER: Final = re.compile(r"(authorization\\*[\"']?\s*+[:=]\s*+\\*[\"']?)[^\"'\r\n]+", re.IGNORECASE)
@@ -72,39 +80,89 @@ def redacted(arguments: Sequence[str]) -> tuple[str, ...]:
     return tuple(kept)
 
 
-def command_line(arguments: Sequence[str], *, cut: bool = False) -> tuple[tuple[str, ...], bool]:
-    """Return arguments as an event may hold them, redacted and bounded, and whether any are missing or shortened.
+class SeenCommand(NamedTuple):
+    """A command line as an event may hold it."""
 
-    `cut`: the source has already shortened the last one, or left some out.
+    arguments: tuple[str, ...]
+    cut: bool
+    """Whether arguments are missing or were shortened, or, joined by spaces, may mean something else."""
+    payload: SeenPayload | None
+    """The largest of the payloads that were taken out."""
+
+
+def command_line(arguments: Sequence[str], *, cut: bool = False, executable: str = "") -> tuple[tuple[str, ...], bool]:
+    """Return the arguments and `cut` of `seen_command`."""
+    return seen_command(arguments, cut=cut, executable=executable)[:2]
+
+
+def joined_command_line(line: str, *, cut: bool = False, executable: str = "") -> tuple[tuple[str, ...], bool]:
+    """Return the arguments and `cut` of `seen_joined_command`."""
+    return seen_joined_command(line, cut=cut, executable=executable)[:2]
+
+
+def seen_command(arguments: Sequence[str], *, cut: bool = False, executable: str = "") -> SeenCommand:
+    """Return a command line as an event may hold it: redacted, bounded, its payload measured.
+
+    `cut`: the source has already shortened the last argument, or left some out. `executable`: the program's path, where
+    known; it counts more than the first argument, which may be anything.
     """
+    taken = without_payloads(arguments[:_WALKED], executable)
+    texts = taken.words
+    shortened = len(arguments) > MAX_ARGUMENTS or any(
+        # A script's text of which only the beginning was read.
+        len(before) > MAX_TEXT and after is not before and any(map(str.isspace, after))
+        for before, after in zip(arguments, texts, strict=False)
+    )
     left = RAW_LINE
     raw = []
-    for argument in arguments[:MAX_ARGUMENTS]:
+    for argument in texts[:MAX_ARGUMENTS]:
         raw.append(argument[: min(RAW_ARGUMENT, max(left, MAX_ARGUMENT))])
         left -= len(raw[-1])
     kept = list(redacted(raw))
-    shortened = False
     for position, part in enumerate(raw):
-        if len(part) < len(arguments[position]):
+        if len(part) < len(texts[position]):
             shortened = True
         elif not cut or position < len(raw) - 1:
             continue
         kept[position] = _without_cut_url(kept[position])
-    return _bounded(kept, cut=cut or shortened or len(arguments) > MAX_ARGUMENTS)
+    bounded, is_cut = _bounded(kept, cut=cut or shortened)
+    return SeenCommand(bounded, is_cut, _largest(taken.payloads, cut=cut))
 
 
-def joined_command_line(line: str, *, cut: bool = False) -> tuple[tuple[str, ...], bool]:
+def seen_joined_command(line: str, *, cut: bool = False, executable: str = "") -> SeenCommand:
     """Do the same for a command line whose arguments were joined by spaces: where one ends is not known.
 
-    A value that is a secret goes on to the next word that looks like an option.
+    A value that is a secret goes on to the next word that looks like an option, a payload to its tool's next option.
     """
     cut = cut or len(line) > RAW_LINE
-    text = _with_neither_calls_nor_urls(line[:RAW_LINE])
+    taken = joined_without_payloads(line[:RAW_LINE], executable)
+    payload = _largest(taken.payloads, cut=cut)
+    cut = cut or taken.ambiguous
+    text = _with_neither_calls_nor_urls(
+        " ".join(taken.words) if taken.words != line[:RAW_LINE].split() else line[:RAW_LINE]
+    )
     text = _ASSIGNED.sub(_assigned, _in_words(text, _JOINED_WORD, greedy=True))
     words = text.split()
     if cut and words:
         words[-1] = _without_cut_url(words[-1])
-    return _bounded(words, cut=cut or len(words) > MAX_ARGUMENTS)
+    bounded, cut = _bounded(words, cut=cut or len(words) > MAX_ARGUMENTS)
+    return SeenCommand(bounded, cut, payload)
+
+
+def _largest(payloads: Sequence[str], *, cut: bool) -> SeenPayload | None:
+    if not payloads:
+        return None
+    data = _bytes(max(payloads, key=len))
+    looks = measure(data, cut=cut)
+    return SeenPayload(len(data), looks.entropy, looks.shape)
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        # A surrogate that stands for no byte: escaped in JSON.
+        return text.encode("utf-8", "replace")
 
 
 def _bounded(arguments: Sequence[str], *, cut: bool) -> tuple[tuple[str, ...], bool]:
@@ -149,7 +207,9 @@ def _without_password(run: str) -> str:
     """Take the passwords out of a text that is one address or several, with nothing between them.
 
     A `/` in a password ends the authority for RFC 3986; what stands before it then is no port, and that gives it away.
-    Where it could be a port it is one: else an address could be written so that another host seems to be meant.
+    Where it could be a port it is one. Else all that follows is taken out, the host, too: some programs take `1883x`
+    for a port (C's atoi), and an address must not be written so that another host seems to be meant. Of several `@`
+    some programs take the first and some the last: two masks say so.
     """
     last = run.rfind("@")
     kept, at = [], 0
@@ -161,9 +221,12 @@ def _without_password(run: str) -> str:
         sign = run.rfind("@", begin, end)
         colon = run.find(":", begin, end if sign < 0 else sign)
         if sign < 0 and colon >= 0 and run[begin] != "[" and _PORT.fullmatch(run, colon + 1, end) is None:
-            sign = last
-        if colon >= 0 and sign > colon:
             kept += [run[at : colon + 1], MASK]
+            quote = _QUOTE.search(run, last)
+            at = len(run) if quote is None else quote.start()
+            break
+        if colon >= 0 and sign > colon:
+            kept += [run[at : colon + 1], f"{MASK}@{MASK}" if "@" in run[colon:sign] else MASK]
             at = sign
             begin = sign
         start = run.find("://", begin)

@@ -21,9 +21,9 @@ from typing import Final
 from topicwarden.events import Dialled, Executed, Exited, HostEvent, Process
 from topicwarden.sources import Counters
 from topicwarden_collectors.host.addresses import endpoint
-from topicwarden_collectors.host.journal import JournalExport
+from topicwarden_collectors.host.journal import CURSOR, JournalExport
 from topicwarden_collectors.host.lines import LineDecoder, json_object
-from topicwarden_collectors.host.redaction import joined_command_line
+from topicwarden_collectors.host.redaction import seen_joined_command
 from topicwarden_collectors.host.times import iso_time
 
 HEADER: Final = re.compile(
@@ -41,6 +41,8 @@ _ENTITY: Final = re.compile(r"&(?:#x([0-9A-Fa-f]{1,6})|#(\d{1,7})|(lt|gt|amp|quo
 _NAMED: Final = {"lt": "<", "gt": ">", "amp": "&", "quot": '"', "apos": "'"}
 _RSYSLOG: Final = re.compile(r"#(0[0-3][0-7]|177)")
 _UNKNOWN: Final = frozenset({"", "-", "(null)", "<unknown process>", "no level"})
+FORGED: Final = "forged"
+"""The stage that counts entries of the journal that call themselves Sysmon's and are not root's."""
 _CREATED, _CONNECTED, _ENDED = 1, 3, 5
 _BEGIN: Final = b"<Event>"
 _END: Final = b"</Event>"
@@ -52,6 +54,10 @@ class SysmonDecoder(LineDecoder):
     def __init__(self, counters: Counters, *, host: str | None = None) -> None:
         """`host` names the machine where an event does not."""
         super().__init__(counters, host=host)
+        self.cursor: bytes | None = None
+        """The journal's word for the place of the last entry of its export."""
+        self.passed: bytes | None = None
+        """The place of an entry that is not to be read again."""
         self._journal: JournalExport | None = None
         self._begun = False
 
@@ -98,15 +104,18 @@ class SysmonDecoder(LineDecoder):
             self.counters.error("message")
             return ()
         if str(entry.get("_UID", "0")) != "0":
-            self.counters.error("forged")
+            self.counters.error(FORGED)
             return ()
         return self._event(message.encode("utf-8", "surrogateescape"))
 
     def _entry(self, entry: Mapping[bytes, bytes]) -> Iterable[HostEvent]:
+        self.cursor = entry.get(CURSOR, self.cursor)
+        if self.cursor is not None and self.cursor == self.passed:
+            return ()
         if entry.get(b"SYSLOG_IDENTIFIER") != b"sysmon" or b"MESSAGE" not in entry:
             return ()
         if entry.get(b"_UID", b"0") != b"0":
-            self.counters.error("forged")
+            self.counters.error(FORGED)
             return ()
         return self._event(entry[b"MESSAGE"])
 
@@ -149,17 +158,20 @@ class SysmonDecoder(LineDecoder):
     @staticmethod
     def _process(host: str, pid: int, data: dict[str, str], *, cut: bool) -> Process:
         line = data.get("CommandLine", "")
-        arguments, shortened = joined_command_line("" if line in _UNKNOWN else line, cut=cut or line in _UNKNOWN)
+        known = line not in _UNKNOWN
+        executable = _known(data, "Image") or ""
+        seen = seen_joined_command(line if known else "", cut=cut or not known, executable=executable)
         parent = data.get("ParentProcessId", "")
         return Process(
             host,
             pid,
-            _known(data, "Image") or "",
-            arguments,
-            shortened,
+            executable,
+            seen.arguments,
+            seen.cut,
             parent_pid=int(parent) if parent.isascii() and parent.isdigit() and 0 < len(parent) <= 10 else None,
             parent_executable=_known(data, "ParentImage"),
             user=_known(data, "User"),
+            payload=seen.payload,
         )
 
     def _dialled(self, time_ns: int, host: str, pid: int, data: dict[str, str]) -> Dialled | None:

@@ -34,6 +34,8 @@ _ESCAPE: Final = re.compile(rb"\\(?:x([0-9A-Fa-f]{2})|(\\))")
 class ZeekDecoder(LineDecoder):
     """Feed it bytes of one of the logs; see `LineDecoder`."""
 
+    has_head = True
+
     def __init__(self, counters: Counters, *, host: str | None = None) -> None:
         """`host` names the sensor."""
         super().__init__(counters, host=host)
