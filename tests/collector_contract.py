@@ -7,7 +7,7 @@ import contextlib
 import threading
 import warnings
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +37,8 @@ class Stage:
     garbage: Callable[[], None] | None = None
     """Put something undecodable into the source; None when there is no way to (a live protocol)."""
     rows: list[dict[str, Any]] = field(default_factory=list)
+    rows_of: Callable[[EventBatch], Iterable[dict[str, Any]]] = to_rows
+    """A batch's events as rows; one that hosts told names its host where another names its client's broker."""
 
 
 class CollectorContract:
@@ -81,7 +83,7 @@ class CollectorContract:
 
             async def collect() -> None:
                 async for batch in stage.collector.batches():
-                    stage.rows += to_rows(batch)
+                    stage.rows += stage.rows_of(batch)
                     if stage.shows(stage.rows):
                         shown.set()
 
@@ -164,7 +166,7 @@ async def _watch(stage: Stage, act: Callable[[], None]) -> None:
     async def collect() -> None:
         async for batch in stage.collector.batches():
             _check(batch)
-            stage.rows += to_rows(batch)
+            stage.rows += stage.rows_of(batch)
             if stage.shows(stage.rows):
                 seen.set()
 

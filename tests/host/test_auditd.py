@@ -362,3 +362,15 @@ def test_a_log_cut_anywhere_tells_no_more_than_the_whole() -> None:
         events, _ = decode([data[:end]])
         finished = [event for event in events if event in whole]
         assert len(events) - len(finished) <= 8  # at most those that were being written: eight programs
+
+
+def test_an_argument_whose_line_was_cut_is_no_whole_one() -> None:
+    counters = Counters()
+    decoder = AuditdDecoder(counters)
+    log = (message(1) % "SYSCALL" + syscall() + "\n" + message(1) % "EXECVE" + 'argc=2 a0="nc" a1="10.0.0\n').encode()
+    assert list(decoder.feed(log)) == []
+    (event,) = decoder.finish()
+    assert isinstance(event, Executed)
+    assert event.process.arguments == ("nc", "10.0.0")
+    assert event.process.cut
+    assert counters.decode_errors == {"arguments": 1}

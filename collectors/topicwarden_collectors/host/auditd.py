@@ -32,7 +32,7 @@ from topicwarden_collectors.host.auditd_records import (
     read_title,
 )
 from topicwarden_collectors.host.lines import LineDecoder
-from topicwarden_collectors.host.redaction import RAW_ARGUMENT, command_line
+from topicwarden_collectors.host.redaction import RAW_ARGUMENT, seen_command
 
 WAIT_NS: Final = 2 * 10**9
 """How much newer others must be before an incomplete event is handed out."""
@@ -115,6 +115,7 @@ class Arguments:
             joined.get(number, b"").decode("utf-8", "surrogateescape") for number in range(min(count, MAX_ARGUMENTS))
         ]
         long = any(len(parts) >= _MAX_PARTS for parts in self.parts.values())
+        long = long or any(len(value) >= 4 * RAW_ARGUMENT for value in joined.values())
         return texts, not whole or long or count > MAX_ARGUMENTS
 
 
@@ -280,17 +281,18 @@ class AuditdDecoder(LineDecoder):
             texts, cut = [], True
         if event.arguments is not None and not event.arguments.complete:
             self.counters.error("arguments")
-        arguments, cut = command_line(texts, cut=cut)
+        seen = seen_command(texts, cut=cut, executable=syscall.executable)
         return Process(
             host,
             syscall.pid,
             syscall.executable,
-            arguments,
-            cut,
+            seen.arguments,
+            seen.cut,
             parent_pid=syscall.parent_pid,
             user=syscall.user,
             login_user=syscall.login_user,
             terminal=syscall.terminal,
+            payload=seen.payload,
         )
 
     def _forget(self, event: Pending) -> None:
@@ -302,8 +304,11 @@ class AuditdDecoder(LineDecoder):
     def _count(self, name: str) -> None:
         self.counters.source[name] = self.counters.source.get(name, 0) + 1
 
-    def _rest(self) -> Iterable[HostEvent]:
+    def _waiting(self) -> Iterable[HostEvent]:
         for key, event in self._pending.items():
             if not event.done:
                 yield from self._hand_out(key, event)
+
+    def _rest(self) -> Iterable[HostEvent]:
+        yield from self._waiting()
         self._pending.clear()

@@ -186,7 +186,10 @@ def argument_parts(body: bytes, most: int) -> tuple[list[ArgumentPart], int]:
             others += 1
             continue
         quoted, hexadecimal = match[4], match[6]
-        if quoted is not None:
+        if quoted is not None and not match[5] and part is None:
+            # A relay cut the line: the beginning of an argument, whose rest does not come.
+            found.append(ArgumentPart(number, 0, quoted, len(quoted)))
+        elif quoted is not None:
             found.append(ArgumentPart(number, part, quoted, len(quoted)))
         elif hexadecimal is not None and len(hexadecimal) % 2 == 0:
             found.append(ArgumentPart(number, part, bytes.fromhex(hexadecimal.decode()), len(hexadecimal)))

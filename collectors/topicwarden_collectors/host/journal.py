@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-_KEPT: Final = frozenset({b"MESSAGE", b"SYSLOG_IDENTIFIER", b"_UID"})
+CURSOR: Final = b"__CURSOR"
+"""The field that tells the place of an entry in the journal; it is an entry's first."""
+_KEPT: Final = frozenset({CURSOR, b"MESSAGE", b"SYSLOG_IDENTIFIER", b"_UID"})
 _MAX_VALUE: Final = 4 << 20
 
 

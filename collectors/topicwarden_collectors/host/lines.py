@@ -23,13 +23,20 @@ class LineSplitter:
     def __init__(self, limit: int = MAX_LINE_BYTES) -> None:
         self.too_long = 0
         """Lines dropped for their length."""
+        self.fed = 0
+        """Bytes fed so far."""
+        self.unfinished = 0
+        """Bytes of the last line, which has no line feed yet."""
         self._limit = limit
         self._rest: list[bytes] = []
         self._length = 0
         self._dropping = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield the lines these bytes complete, without their line feeds."""
+        """Yield the lines these bytes complete, without their line feeds. Exhaust it before the next call."""
+        self.fed += len(data)
+        last = data.rfind(b"\n")
+        self.unfinished = self.unfinished + len(data) if last < 0 else len(data) - last - 1
         start = 0
         if self._rest or self._dropping:
             end = data.find(b"\n")
@@ -54,6 +61,12 @@ class LineSplitter:
         if self._rest:
             yield self._take()
         self._dropping = False
+        self.unfinished = 0
+
+    def drop_rest(self) -> None:
+        """Give the unfinished line up; what is fed next begins a new one."""
+        self._rest, self._length, self._dropping = [], 0, False
+        self.unfinished = 0
 
     def _keep(self, data: bytes) -> None:
         if self._dropping or not data:
@@ -74,11 +87,39 @@ class LineSplitter:
 class LineDecoder(ABC):
     """A decoder of a log of lines; raises nothing, whatever the log holds."""
 
+    has_head = False
+    """Whether the log begins with lines, starting with `#`, that the others cannot be read without."""
+
     def __init__(self, counters: Counters, *, host: str | None = None) -> None:
         """`host` is the name of the machine whose log it is; the log's own word for it comes first."""
         self.counters = counters
         self.host = host or ""
         self._splitter = LineSplitter()
+
+    @property
+    def fed(self) -> int:
+        """Bytes fed so far."""
+        return self._splitter.fed
+
+    @property
+    def unfinished(self) -> int:
+        """Bytes of the last line that has no end yet."""
+        return self._splitter.unfinished
+
+    @property
+    def waiting(self) -> int:
+        """Events that wait for lines after theirs."""
+        return 0
+
+    def drop_rest(self) -> None:
+        """Give the unfinished line up: the log goes on elsewhere."""
+        self._splitter.drop_rest()
+
+    def settle(self) -> Iterator[HostEvent]:
+        """Yield what waits, with what there is of it; lines that come late for it are known to be."""
+        for event in self._waiting():
+            self.counters.events += 1
+            yield event
 
     def feed(self, data: bytes) -> Iterator[HostEvent]:
         """Add bytes of the log, cut anywhere, and yield the events they complete. Exhaust it before the next call."""
@@ -102,6 +143,10 @@ class LineDecoder(ABC):
     @abstractmethod
     def _line(self, line: bytes) -> Iterable[HostEvent]:
         """Return the events that a line completes."""
+
+    def _waiting(self) -> Iterable[HostEvent]:
+        """Return the events that wait, to be handed out as they are."""
+        return ()
 
     def _rest(self) -> Iterable[HostEvent]:
         """Return the events that wait for lines that will not come."""

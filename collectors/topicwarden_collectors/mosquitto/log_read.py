@@ -11,11 +11,12 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from topicwarden.errors import ConfigurationError, Problem
 from topicwarden.events import EventBatch, Tables
 from topicwarden.sources import Counters, SourceOptions
+from topicwarden_collectors.log_following.log_file import DamagedFileError, LogFile
 from topicwarden_collectors.mosquitto.log_decode import LogDecoder
-from topicwarden_collectors.mosquitto.log_file import DamagedFileError, LogFile, chunks
 
 GAP: Final = "log"
 """Scope of the notices about gaps in a log."""
+LOG_HINT: Final = "name the file in `log_dest file` of mosquitto.conf; it is where the broker writes"
 
 
 def zone_of(name: str | None) -> tzinfo | None:
@@ -36,18 +37,20 @@ def broker_name(path: Path) -> str:
 
 def read_log(path: Path, options: SourceOptions, counters: Counters) -> Iterator[EventBatch]:
     """Read a log, plain or gzipped, to its end; raises ObservationError when it cannot be opened."""
-    log = LogFile(path)
-    base_ns = log.modified_ns
-    log.close()
-    broker = options.broker or broker_name(path)
-    decoder = LogDecoder(Tables(), broker, zone=zone_of(options.timezone), base_ns=base_ns, counters=counters)
+    log = LogFile(path, LOG_HINT)
     try:
-        for data in chunks(path):
-            decoder.feed(data)
-            yield from batches_of(decoder)
-    except DamagedFileError as error:
-        counters.error("gzip")
-        decoder.gap(base_ns, GAP, why=f"the compressed file is damaged: {error}")
+        base_ns = log.modified_ns
+        broker = options.broker or broker_name(path)
+        decoder = LogDecoder(Tables(), broker, zone=zone_of(options.timezone), base_ns=base_ns, counters=counters)
+        try:
+            for data in log.chunks():
+                decoder.feed(data)
+                yield from batches_of(decoder)
+        except DamagedFileError as error:
+            counters.error("gzip")
+            decoder.gap(base_ns, GAP, why=f"the compressed file is damaged: {error}")
+    finally:
+        log.close()
     decoder.finish()
     yield from batches_of(decoder)
 

@@ -25,8 +25,8 @@ from topicwarden.errors import ConfigurationError, ObservationError, Problem
 
 PRINT_BYTES: Final = 256
 """Bytes before a place that its fingerprint covers."""
-_MAGIC: Final = b"TWLOG\r\n\x01"
-_RECORD: Final = struct.Struct("<QQQQ?QQ16s")
+_MAGIC: Final = b"TWLOG\r\n\x02"
+_RECORD: Final = struct.Struct("<QQQQQQQ16s")
 _CHECKED: Final = struct.Struct(f"<{_RECORD.size}sI")
 _SIZE: Final = len(_MAGIC) + 2 * _CHECKED.size
 _MAX_SNAPSHOT: Final = 64 << 20
@@ -52,8 +52,8 @@ class Saved:
     """What the position file held."""
 
     place: Place
-    settled: bool
-    """Whether what waited for further lines at this place was decided without them."""
+    settled: int
+    """Offset in that file, at or before the place, where what waited for further lines was last decided without."""
     unconfirmed: int
     """Events claimed that the consumer may never have judged."""
 
@@ -75,7 +75,7 @@ class LogPosition:
         self._turn = 0
         self._claimed = self._done = 0
         self._place: Place | None = None
-        self._settled = False
+        self._settled = 0
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -122,8 +122,11 @@ class LogPosition:
             self._turn = turn
             self.saved = Saved(Place(device, inode, offset, digest), settled, max(0, claimed - done))
 
-    def claim(self, place: Place, events: int, *, settled: bool) -> None:
-        """Record, before a batch of so many events is handed out, that everything before `place` is."""
+    def claim(self, place: Place, events: int, *, settled: int) -> None:
+        """Record, before a batch of so many events is handed out, that everything before `place` is.
+
+        `settled`: see `Saved`.
+        """
         self._place, self._settled = place, settled
         self._claimed += events
         self._write()

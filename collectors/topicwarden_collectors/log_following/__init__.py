@@ -1,0 +1,1 @@
+"""Following log files through rotation, truncation and restarts, whatever their lines mean."""
