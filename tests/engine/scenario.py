@@ -35,7 +35,7 @@ from topicwarden.events import (
     Tables,
 )
 from topicwarden.findings import Catalogue, Finding
-from topicwarden.policy import parse_policy
+from topicwarden.policy import parse_baseline, parse_policy
 
 SECOND = 1_000_000_000
 START_NS = 1_780_272_000 * SECOND
@@ -170,10 +170,21 @@ def batches(events: Sequence[Mapping[str, Any]], size: int = 1 << 30) -> Iterato
 
 
 def run(
-    catalogue: Catalogue, policy: str | None, events: Sequence[Mapping[str, Any]], size: int = 1 << 30
+    catalogue: Catalogue,
+    policy: str | None,
+    events: Sequence[Mapping[str, Any]],
+    size: int = 1 << 30,
+    *,
+    baseline: str | None = None,
+    scoring: bool = False,
 ) -> list[Finding]:
-    """Return all findings of a scenario."""
-    engine = Engine(catalogue, None if policy is None else parse_policy(policy, "case"))
+    """Return all findings of a scenario; publishes are scored with a baseline, or when asked to."""
+    engine = Engine(
+        catalogue,
+        None if policy is None else parse_policy(policy, "case"),
+        baseline=None if baseline is None else parse_baseline(baseline, "case"),
+        scoring=scoring,
+    )
     for batch in batches(events, size):
         engine.step(batch)
     return engine.ledger.findings()

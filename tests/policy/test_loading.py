@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.policy.examples import GOOD
 from topicwarden.errors import ConfigurationError, Problem
+from topicwarden.events import Client, Resource, ResourceKind
 from topicwarden.findings import load_catalogue
 from topicwarden.policy import Policy, load_policy, parse_policy
 
@@ -226,6 +227,9 @@ def test_what_is_wrong_with_a_role_is_said_with_its_line(body: str, expected: li
         ("exceptions: [{finding: TW1, client: a, reason: r, until: 2027-01-01}]", [
             (2, "exceptions[0].finding: no finding is called 'TW1'"),
         ]),
+        ("exceptions: [{finding: TW201, host: a, topic: x, reason: r, until: 2027-01-01}]", [
+            (2, "exceptions[0]: an exception for a host or a process cannot have topic"),
+        ]),
         ("exceptions: [{finding: TW201, client: a, reason: r, until: 2027-02-30}]", [
             (2, "exceptions[0].until: there is no day 2027-02-30"),
         ]),
@@ -281,6 +285,25 @@ def test_the_shipped_catalogue_is_what_exceptions_may_name() -> None:
     policy = START + "exceptions: [{finding: %s, client: a, reason: r, until: 2027-01-01}]"
     parse_policy(policy % "Publish.Outside-Policy", "p", known)
     assert hint(policy % "TW2O1") == "did you mean TW201" or "TW2O1" in str(problems(policy % "TW2O1", known))
+
+
+def test_an_exception_for_a_host_is_for_no_client_and_one_for_a_client_for_no_host() -> None:
+    policy = parse_policy(
+        START
+        + "exceptions:\n"
+        + "- {finding: TW201, host: ci-*, process: nc, user: build, reason: r, until: 2027-01-01}\n"
+        + "- {finding: TW201, user: build, reason: r, until: 2027-01-01}\n",
+        "p",
+    )
+    for_host, for_client = policy.exceptions
+    client = Client("b", "mqtt", "build", "build")
+    topic = Resource(ResourceKind.TOPIC, "x")
+    assert not for_host.covers("TW201", "publish.outside-policy", client, topic)
+    assert for_client.covers("TW201", "publish.outside-policy", client, topic)
+    assert for_host.covers_host("TW201", "publish.outside-policy", "ci-7", "nc", "build")
+    assert not for_client.covers_host("TW201", "publish.outside-policy", "ci-7", "nc", "build")
+    for host, process, user in (("db-1", "nc", "build"), ("ci-7", None, "build"), ("ci-7", "nc", None)):
+        assert not for_host.covers_host("TW201", "publish.outside-policy", host, process, user)
 
 
 def test_a_file_that_cannot_be_read_is_an_error_of_ours(tmp_path: Path) -> None:

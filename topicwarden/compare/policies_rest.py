@@ -214,9 +214,9 @@ def _tools(old: Side, new: Side) -> Iterator[Other]:
 
 
 def _tool_effect(old: InventoryTool, new: InventoryTool) -> Effect:
-    """Compare hosts and users as written; none given is any."""
+    """Compare hosts, users and parents as written; none given is any."""
     wider = narrower = False
-    for was, now in ((old.hosts, new.hosts), (old.users, new.users)):
+    for was, now in ((old.hosts, new.hosts), (old.users, new.users), (old.parents, new.parents)):
         wider = wider or not _within(now, was)
         narrower = narrower or not _within(was, now)
     return Effect.EITHER if wider and narrower else Effect.LOOSER if wider else Effect.TIGHTER
@@ -228,7 +228,8 @@ def _within(globs: Sequence[Glob], other: Sequence[Glob]) -> bool:
 
 def _tool(tool: InventoryTool) -> str:
     hosts, users = (", ".join(map(str, globs)) or "any" for globs in (tool.hosts, tool.users))
-    return f"on hosts {hosts}, by users {users}"
+    parents = ", ".join(map(str, tool.parents))
+    return f"on hosts {hosts}, by users {users}" + (f", started by {parents}" if parents else "")
 
 
 def _exceptions(old: Side, new: Side) -> Iterator[Other]:
@@ -253,7 +254,7 @@ def _exceptions(old: Side, new: Side) -> Iterator[Other]:
 def _by_scope(rules: Sequence[ExceptionRule]) -> dict[Hashable, tuple[int, ExceptionRule]]:
     found: dict[Hashable, tuple[int, ExceptionRule]] = {}
     for number, rule in enumerate(rules):
-        key = (rule.finding.lower(), rule.client, rule.user, rule.place)
+        key = (rule.finding.lower(), rule.client, rule.user, rule.host, rule.process, rule.place)
         known = found.get(key)
         if known is None or known[1].until < rule.until:
             found[key] = (number, rule)
@@ -264,6 +265,8 @@ def _about(rule: ExceptionRule) -> str:
     parts = [rule.finding]
     parts += [f"client {rule.client}"] if rule.client is not None else []
     parts += [f"user {rule.user}"] if rule.user is not None else []
+    parts += [f"host {rule.host}"] if rule.host is not None else []
+    parts += [f"process {rule.process}"] if rule.process is not None else []
     parts += [rule.place.label] if rule.place is not None else []
     return ", ".join(parts)
 

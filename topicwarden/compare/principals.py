@@ -84,7 +84,7 @@ def _exceptions_of(policy: Policy | None, client: Client) -> tuple[int, ...]:
         number
         for number, rule in enumerate(policy.exceptions)
         # An account has no client id: there its user name counts.
-        if all(glob is None or glob.matches(user) for glob in (rule.user, rule.client))
+        if not rule.of_host and all(glob is None or glob.matches(user) for glob in (rule.user, rule.client))
     )
 
 

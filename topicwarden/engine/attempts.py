@@ -21,7 +21,9 @@ from topicwarden.policy import Rate, Thresholds
 DENIALS: Final = 0
 """Offset from a client's first slot of the meter for denials."""
 NEW_TOPICS: Final = 1
-CLIENT_SLOTS: Final = 2
+USUAL_RATE: Final = 2
+"""Offset of the meter for how far the client is ahead of what is usual."""
+CLIENT_SLOTS: Final = 3
 ACTING: Final = (Action.PUBLISH, Action.SUBSCRIBE, Action.CONFIGURE)
 """What needs a permission."""
 

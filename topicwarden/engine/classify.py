@@ -21,6 +21,7 @@ from topicwarden.engine.rulebook import Limit, RuleBook
 from topicwarden.events import Client, Identity, Resource
 from topicwarden.patterns import Matches
 
+_MAX_KNOWN: Final = 1 << 17
 NOT_JUDGED: Final = 0
 """Topic class of names the source cut short: nothing that depends on the missing part is said."""
 BY_PAIR: Final = 1
@@ -85,6 +86,8 @@ class Classifier:
         self.identities = [IdentityClass((), frozenset(), {}, {}, None, None)]
         """Class 0 is for clients that the source cannot identify."""
         self._identity_numbers: dict[tuple[int, ...], int] = {}
+        self._identity_of: dict[tuple[object, ...], int] = {}
+        """Of clients seen, whatever their port."""
         self._topic_numbers: dict[tuple[tuple[int, ...], tuple[tuple[int, int], ...]], int] = {}
         self._topic_classes: list[tuple[tuple[int, ...], tuple[tuple[int, int], ...]]] = [((), ()), ((), ())]
         self._table = np.zeros((8, 16 * 4), np.int32)
@@ -102,6 +105,25 @@ class Classifier:
         """Return the number of a client's identity class."""
         if client.user is None and client.identity is Identity.UNKNOWN and self.book.asks_user:
             return 0
+        # All but the port, which is another for every connection and no role asks for.
+        who = (
+            client.broker,
+            client.protocol,
+            client.client_id,
+            client.user,
+            client.address,
+            client.tls_subject,
+            client.vhost,
+            client.identity,
+        )
+        known = self._identity_of.get(who)
+        if known is None:
+            if len(self._identity_of) >= _MAX_KNOWN:
+                self._identity_of.clear()
+            known = self._identity_of[who] = self._new_number(client)
+        return known
+
+    def _new_number(self, client: Client) -> int:
         roles = tuple(i for i, role in enumerate(self.book.roles) if any(m.matches(client) for m in role.members))
         number = self._identity_numbers.get(roles)
         if number is None:

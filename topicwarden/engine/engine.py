@@ -6,10 +6,12 @@ does, TW902 says so.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
+from topicwarden.engine.anomaly import Scorer, Scores, judge_anomaly
 from topicwarden.engine.attempts import (
     CLIENT_SLOTS,
     judge_clients,
@@ -21,6 +23,7 @@ from topicwarden.engine.classify import FREE, Classifier
 from topicwarden.engine.exceptions import Acceptance
 from topicwarden.engine.grants import GrantJudge
 from topicwarden.engine.grouping import Int64
+from topicwarden.engine.hosts import HostJudge, HostOptions, Joined
 from topicwarden.engine.lanes import UNCLASSIFIED, Lane
 from topicwarden.engine.lookalike import LookAlikes
 from topicwarden.engine.names import NameInspector
@@ -41,8 +44,8 @@ from topicwarden.engine.reporter import Reporter
 from topicwarden.engine.rulebook import RuleBook
 from topicwarden.engine.subscribes import ReachJudge, everything
 from topicwarden.events import Action, EventBatch, Outcome, Tables
-from topicwarden.findings import Catalogue, Change, Finding, Ledger
-from topicwarden.policy import Payload, Policy, Thresholds
+from topicwarden.findings import Catalogue, Change, Finding, Ledger, load_topic_words
+from topicwarden.policy import Baseline, Payload, Policy, Thresholds
 
 MAX_LANES: Final = 64
 """Sources whose state is kept at a time; a source is a run of batches over the same tables."""
@@ -51,7 +54,19 @@ MAX_LANES: Final = 64
 class Engine:
     """Judges events against a policy, or, without one, by what is suspicious in itself."""
 
-    def __init__(self, catalogue: Catalogue, policy: Policy | None) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        policy: Policy | None,
+        *,
+        baseline: Baseline | None = None,
+        hosts: HostOptions | None = None,
+        scoring: bool = False,
+    ) -> None:
+        """Build an engine. `hosts`: what is known of hosts; None: none is observed.
+
+        `scoring`: whether each publish gets a TopicAnomalyScore; with a baseline or with hosts it always does.
+        """
         _keep_memory()
         self.ledger = Ledger(catalogue)
         self.policy = policy
@@ -64,9 +79,12 @@ class Engine:
         self._rates = RateJudge(self._classifier) if self._classifier else None
         self._reaches = ReachJudge(self._classifier) if self._classifier else None
         self._grants = GrantJudge(self.ledger, policy)
-        self._reporter = Reporter(self.ledger, self._acceptance)
+        self._hosts = HostJudge(self.ledger, self._acceptance, policy, baseline, hosts) if hosts else None
+        self._reporter = Reporter(self.ledger, self._acceptance, self._hosts.finder if self._hosts else None)
         self._look_alikes = LookAlikes(self._classifier)
         self._memory = TopicMemory()
+        scoring = scoring or baseline is not None or hosts is not None
+        self._scorer = Scorer(policy, baseline, load_topic_words()) if scoring else None
         self._lanes: dict[int, Lane] = {}
         self._events = 0
         self._uncounted = 0
@@ -77,17 +95,40 @@ class Engine:
         lane.begin(batch)
         report_notices(self.ledger, batch)
         self._grants.judge(batch.changes)
+        if self._hosts:
+            self._hosts.take(lane, batch)
         if len(batch):
             self._judge(lane, batch)
             self._events += len(batch)
+        if self._hosts:
+            self._hosts.step()
         self._acceptance.report_expired(self.ledger)
         report_overflow(self.ledger, lane, batch)
         report_uncounted(self.ledger, lane, batch, self._uncounted)
         self._uncounted = self.ledger.overflow
         return self.ledger.take_news()
 
+    def advance(self, now_ns: int | None) -> list[tuple[Change, Finding]]:
+        """Note that it is now `now_ns` for the sources (None: nothing more will come); return findings as `step` does.
+
+        Only what is judged of hosts waits for others to catch up; all else is judged in `step`.
+        """
+        if self._hosts:
+            self._hosts.advance(now_ns)
+            self._acceptance.report_expired(self.ledger)
+        return self.ledger.take_news()
+
+    @property
+    def not_asked(self) -> Sequence[str]:
+        """Codes of the rules about hosts that could not be asked, for want of an inventory, its tools or a baseline."""
+        return self._hosts.not_asked if self._hosts else ()
+
+    def joined(self) -> Joined | None:
+        """Return how many broker sessions were joined to processes; None when no host was observed."""
+        return self._hosts.joined() if self._hosts else None
+
     def _lane(self, tables: Tables) -> Lane:
-        lane = self._lanes.pop(id(tables), None) or Lane(tables)
+        lane = self._lanes.pop(id(tables), None) or Lane(tables, scoring=self._scorer is not None)
         self._lanes[id(tables)] = lane
         if len(self._lanes) > MAX_LANES:
             del self._lanes[next(iter(self._lanes))]
@@ -114,9 +155,14 @@ class Engine:
         inspect_names(self._inspector, lane, batch.resource[named])
         judge_names(reporter, self._inspector, lane, batch, made)
         judge_unsafe_names(reporter, self._inspector, lane, batch, named)
-        self._judge_publishes(lane, batch, publishes, steady_ns)
+        scores = self._judge_publishes(lane, batch, publishes, steady_ns)
+        if self._hosts and scores is not None:
+            self._hosts.unusual(lane, batch, publishes, scores.score)
         if len(named) > len(publishes):
-            self._judge_subscriptions(lane, batch, np.flatnonzero(subscribed & accepted))
+            subscriptions = np.flatnonzero(subscribed & accepted)
+            self._judge_subscriptions(lane, batch, subscriptions)
+            if self._hosts and self._scorer:
+                self._hosts.unusual(lane, batch, subscriptions, self._scorer.score_names(lane, batch, subscriptions))
             self._judge_reach(lane, batch, np.flatnonzero(configured & accepted), Action.CONFIGURE)
         if self._classifier:
             judge_clients(reporter, self._classifier, lane, batch, accepted)
@@ -153,9 +199,10 @@ class Engine:
                 ],
             )
 
-    def _judge_publishes(self, lane: Lane, batch: EventBatch, rows: Int64, steady_ns: Int64) -> None:
+    def _judge_publishes(self, lane: Lane, batch: EventBatch, rows: Int64, steady_ns: Int64) -> Scores | None:
+        """Judge publishes; returns their scores, row by row, where they are scored."""
         if not len(rows):
-            return
+            return None
         reporter = self._reporter
         client, resource = batch.client[rows], batch.resource[rows]
         verdict = None
@@ -172,6 +219,10 @@ class Engine:
         self._look_alikes.judge(reporter, lane, batch, publishes, self._events)
         judge_novelty(reporter, self._memory, self._thresholds, lane, batch, publishes, steady_ns)
         judge_payloads(reporter, self._payload, lane, batch, publishes)
+        if self._scorer is None:
+            return None
+        threshold = self._thresholds.anomaly_score
+        return judge_anomaly(reporter, self._scorer, threshold, lane, batch, publishes, steady_ns)
 
     def _judge_subscriptions(self, lane: Lane, batch: EventBatch, rows: Int64) -> None:
         if self._classifier:

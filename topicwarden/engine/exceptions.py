@@ -70,6 +70,22 @@ class Acceptance:
                 self._note_expired(covering[pair][0], lane.client(int(pairs[0, pair])), int(count[row]), time)
         return accepted
 
+    def of_host(
+        self, code: str, host: str, process: str | None, user: str | None, time_ns: int, count: int
+    ) -> str | None:
+        """Return the reason of the exception that accepts a finding about a host; None when none does."""
+        name = self._catalogue[code].name
+        expired = None
+        for number, exception in enumerate(self._exceptions, 1):
+            if not exception.covers_host(code, name, host, process, user):
+                continue
+            if time_ns < exception.until_ns:
+                return self.reasons[number]
+            expired = expired or number
+        if expired is not None:
+            self._note_expired(expired, Client("", "", "", user), count, time_ns)
+        return None
+
     def _covering(self, code: str, name: str, client: Client, resource: Resource) -> tuple[int, ...]:
         key = (code, client, resource)
         found = self._known.get(key)

@@ -55,7 +55,7 @@ def police(slot: Int64, time_ns: Int64, cost: Int64, limit: Int64, tat: Int64, c
     spent -= spent[starts][group]
     level = time - spent
     level[starts] = np.maximum(level[starts], before)
-    after = _running_maximum(level, group, len(starts)) + spent + totals
+    after = running_maximum(level, group, len(starts)) + spent + totals
     violating = after > time + limits
     ends = starts + lengths
     tat[slots] = after[ends - 1]
@@ -79,7 +79,7 @@ def police(slot: Int64, time_ns: Int64, cost: Int64, limit: Int64, tat: Int64, c
     return excess
 
 
-def _running_maximum(values: Int64, group: Int64, groups: int) -> Int64:
+def running_maximum(values: Int64, group: Int64, groups: int) -> Int64:
     """Return the running maximum of `values` that starts anew with each group; may overwrite `values`."""
     low = int(values.min())
     span = int(values.max()) - low + 1

@@ -50,11 +50,47 @@ class SlotPool:
             self._free.setdefault(size, []).append(base)
 
 
+class ScoreColumns:
+    """What scoring keeps of each resource and client; only there where publishes are scored."""
+
+    def __init__(self) -> None:
+        self.scored = np.zeros(4096, bool)
+        """Whether the columns below are known of a resource."""
+        self.name: npt.NDArray[np.float64] = np.zeros(4096)
+        """How unusual its name is, 0 to 1."""
+        self.firm: npt.NDArray[np.float64] = np.zeros(4096)
+        """The same once many users have used what is new about it."""
+        self.novelty = np.zeros(4096, np.int32)
+        """Number of what is new about the name; 0: nothing, or nothing that is kept."""
+        self.usual = np.zeros(4096, np.int32)
+        """Number of the usual topic that the name is of; 0: none."""
+        self.user_bit: npt.NDArray[np.uint64] = np.zeros(1024, np.uint64)
+        """The bit of each client's user, for counting users; 0: it has none that counts."""
+        self.known_client = np.zeros(1024, bool)
+
+    def begin(self, batch: EventBatch) -> None:
+        """Forget what was known of numbers that mean something else now, and make room for new ones."""
+        while len(batch.tables.clients.entries) > len(self.known_client):
+            self.user_bit, self.known_client = _doubled(self.user_bit, 0), _doubled(self.known_client, 0)
+        while len(batch.tables.resources.entries) > len(self.scored):
+            self.scored, self.novelty, self.usual = (
+                _doubled(self.scored, 0),
+                _doubled(self.novelty, 0),
+                _doubled(self.usual, 0),
+            )
+            self.name, self.firm = _doubled(self.name, 0), _doubled(self.firm, 0)
+        if batch.new_clients:
+            self.known_client[np.asarray(batch.new_clients)] = False
+        if batch.new_resources:
+            self.scored[np.asarray(batch.new_resources)] = False
+
+
 class Lane:
     """The state for one run of batches over the same tables. Bounded by the tables' own capacity."""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, *, scoring: bool = False) -> None:
         self.tables = tables
+        self.scores = ScoreColumns() if scoring else None
         self.clock = SteadyClock()
         self.slots = SlotPool()
         self.identity = np.full(1024, UNCLASSIFIED, np.int32)
@@ -118,6 +154,8 @@ class Lane:
             self.inspected[renewed] = False
             self.registered[renewed] = False
             self.suspect[renewed] = False
+        if self.scores is not None:
+            self.scores.begin(batch)
 
     def client(self, number: int) -> Client:
         """Return client `number`; a batch that refers to one its tables do not hold is its producer's error."""

@@ -16,7 +16,8 @@ def report_notices(ledger: Ledger, batch: EventBatch) -> None:
     for notice in batch.notices:
         ledger.record(
             notice.code,
-            broker=notice.broker,
+            broker="" if notice.of_host else notice.broker,
+            host=notice.broker if notice.of_host else None,
             client=notice.client,
             scope=(notice.scope,) if notice.scope else (),
             first_ns=notice.time_ns,

@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from topicwarden.engine.behind import ProcessFinder
 from topicwarden.engine.exceptions import Acceptance
 from topicwarden.engine.grouping import Int64, group_rows
 from topicwarden.engine.lanes import Lane
@@ -46,7 +47,9 @@ def nothing_more(_: Group) -> Description:
 class Reporter:
     """Writes violations into the ledger."""
 
-    def __init__(self, ledger: Ledger, acceptance: Acceptance) -> None:
+    def __init__(self, ledger: Ledger, acceptance: Acceptance, processes: ProcessFinder | None = None) -> None:
+        """`processes` names the processes behind what is reported; None: no host is observed."""
+        self._processes = processes
         self._ledger = ledger
         self._acceptance = acceptance
         self._causes: dict[str, set[object]] = {}
@@ -106,7 +109,7 @@ class Reporter:
                 else:
                     about, scope, evidence = None, ("further clients",), {"further": "counted together"}
                     witness = {client.user or client.client_id: int(totals[i])}
-            self._ledger.record(
+            finding = self._ledger.record(
                 code,
                 broker=client.broker,
                 client=about,
@@ -119,6 +122,8 @@ class Reporter:
                 evidence=evidence,
                 accepted=self._acceptance.reasons[int(accepted[head])],
             )
+            if self._processes is not None and finding is not None and about is not None:
+                self._processes.ask(finding, lane, batch, group.rows)
 
     @staticmethod
     def _witnesses(

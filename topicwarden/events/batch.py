@@ -90,6 +90,8 @@ class Notice:
     witness: str | None = None
     """An example a person can look at; printed escaped."""
     evidence: Mapping[str, str | int | float] = field(default_factory=dict)
+    of_host: bool = False
+    """Whether the source tells of a host; `broker` is then the host's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,8 +233,8 @@ class EventBuilder:
 
     @property
     def empty(self) -> bool:
-        """Whether there is neither an event nor a notice to take."""
-        return not self._rows and not self._hosts and not self._notices
+        """Whether there is nothing to take."""
+        return not (self._rows or self._hosts or self._notices or self._changes)
 
     def notice(self, notice: Notice) -> None:
         """Append something to say about the observing itself."""

@@ -152,6 +152,8 @@ def notice_row(notice: Notice) -> dict[str, Any]:
         row["witness"] = notice.witness
     if notice.evidence:
         row["evidence"] = dict(notice.evidence)
+    if notice.of_host:
+        row["of_host"] = True
     return row
 
 

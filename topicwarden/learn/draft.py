@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -12,15 +12,16 @@ import numpy.typing as npt
 
 from topicwarden.events import Action
 from topicwarden.learn.coverage import Coverage, completeness, sample_coverage
-from topicwarden.learn.leftover import Cause, Leftover, restriction
+from topicwarden.learn.evidence import Evidence
+from topicwarden.learn.leftover import Cause, Leftover
 from topicwarden.learn.limits import rate_for, size_for
 from topicwarden.learn.members import selectors
-from topicwarden.learn.observations import Int64, Observations, Standing
+from topicwarden.learn.observations import Int64, Observations
 from topicwarden.learn.review import Reason, ReviewItem
 from topicwarden.learn.roles import MAX_TEMPLATES, SHARE, Set, find_roles
 from topicwarden.learn.rules import RuleSet
 from topicwarden.learn.templates import Holders, Miner
-from topicwarden.learn.vocabulary import Name, own
+from topicwarden.learn.vocabulary import Name
 from topicwarden.policy import Place
 
 SUPPORT: Final = 5
@@ -32,6 +33,7 @@ MAX_SELECTORS: Final = 2 << 20
 """Most bytes of selectors; a policy file may have four MiB."""
 _SELECTOR_BYTES: Final = 20
 
+Bool = npt.NDArray[np.bool_]
 Tick = Callable[[str], None]
 """Called now and then with what is being done; may raise to stop."""
 
@@ -104,27 +106,28 @@ def draft(seen: Observations, tick: Tick = lambda _: None, *, support: int = SUP
     return _Drafting(seen, tick, support).run()
 
 
+def vouched(seen: Observations, tick: Tick = lambda _: None, *, support: int = SUPPORT) -> tuple[Evidence, Bool]:
+    """Return the evidence, and which of its pairs a draft would grant: what members of a role have in common."""
+    drafting = _Drafting(seen, tick, support)
+    drafting.run()
+    return drafting.evidence, drafting.evidence.eligible & drafting.granted
+
+
 class _Drafting:
     def __init__(self, seen: Observations, tick: Tick, support: int) -> None:
         self.seen, self.tick, self.support = seen, tick, support
-        self.account = np.array(seen.client_account, np.int64)[seen.pair_client]
-        self.names: list[Name] = []
-        """With placeholders, by number."""
-        self.name = self._own_names()
-        self.eligible = self._eligible()
+        self.evidence = Evidence(seen, lambda: tick("looking for templates"))
+        self.account, self.user = self.evidence.account, self.evidence.user
+        self.names, self.name, self.eligible = self.evidence.names, self.evidence.name, self.evidence.eligible
         self.miner = Miner(seen.vocabulary, support, lambda: tick("looking for templates"))
         self.granted = np.zeros(len(self.name), bool)
         self.room = MAX_ALL_RULES
-        users = sorted({account.user for account in seen.accounts if account.user is not None})
-        numbers = {user: number for number, user in enumerate(users)}
-        self.user = np.array([numbers.get(account.user or "", -1) for account in seen.accounts], np.int64)
-        """The number of each account's user name; accounts of several virtual hosts may share one."""
 
     def run(self) -> Draft:
         seen = self.seen
         self.tick("looking for templates")
         chosen = np.flatnonzero(self.eligible)
-        templates = self.miner.mine(self._holders(chosen))
+        templates = self.miner.mine(self.evidence.holders(chosen))
         coverage_sample = sample_coverage(map(len, templates.values()), len(np.unique(self.account[chosen])))
         self.tick("looking for roles")
         used, frequent = self._used(templates)
@@ -149,72 +152,16 @@ class _Drafting:
             skipped={why.value: count for why, count in sorted(seen.unfit_events.items())},
         )
 
-    # -- what was observed -------------------------------------------------------------------------------------------
-
-    def _own_names(self) -> Int64:
-        """Put placeholders into the names; returns the number of each pair's name."""
-        seen, vocabulary = self.seen, self.seen.vocabulary
-        user = [vocabulary.number_of(seen.accounts[account].user) for account in seen.client_account]
-        client = [vocabulary.number_of(text) for text in seen.client_ids]
-        numbers: dict[Name, int] = {}
-        result = np.zeros(len(seen.pair_name), np.int64)
-        for pair, (who, name) in enumerate(zip(seen.pair_client.tolist(), seen.pair_name.tolist(), strict=True)):
-            if pair & 0xFFFF == 0:
-                self.tick("looking for templates")
-            owned = seen.names[name]
-            if user[who] is not None or client[who] is not None:
-                owned = own(owned, user[who], client[who])
-            number = numbers.get(owned)
-            if number is None:
-                number = numbers[owned] = len(self.names)
-                self.names.append(owned)
-            result[pair] = number
-        return result
-
-    def _eligible(self) -> npt.NDArray[np.bool_]:
-        """Return which pairs are evidence of a need: accepted, of an account somebody vouches for, for a fit name."""
-        seen = self.seen
-        by_account = np.array([account.standing is Standing.NAMED for account in seen.accounts], bool)
-        by_account[self._without_vhost()] = False
-        fit = np.array([restriction(seen.vocabulary, name) is None for name in self.names], bool)
-        eligible: npt.NDArray[np.bool_] = ~seen.denied & by_account.take(self.account) & fit.take(self.name)
-        return eligible
-
-    def _without_vhost(self) -> list[int]:
-        """Return the accounts whose virtual host is not told although their broker has some."""
-        hosts: dict[str, set[str | None]] = {}
-        for account in self.seen.accounts:
-            hosts.setdefault(account.broker, set()).add(account.vhost)
-        return [n for n, a in enumerate(self.seen.accounts) if a.vhost is None and len(hosts[a.broker]) > 1]
-
-    def _holders(self, pairs: Int64) -> dict[Name, Holders]:
-        """Return the names of these pairs with the accounts that used them."""
-        if not len(pairs):
-            return {}
-        order = np.lexsort((self.account[pairs], self.name[pairs]))
-        names, accounts = self.name[pairs][order], self.account[pairs][order]
-        starts = np.flatnonzero(np.diff(names, prepend=-1))
-        ends = np.append(starts[1:], len(names))
-        listed = accounts.tolist()
-        return {
-            self.names[number]: set(listed[start:end])
-            for number, start, end in zip(names[starts].tolist(), starts.tolist(), ends.tolist(), strict=True)
-        }
-
     def _used(self, templates: Mapping[Name, Holders]) -> tuple[dict[int, Set], int]:
         """Return the templates that each account used, by number, and how many there are; only those with support."""
-        frequent = [name for name, holders in templates.items() if self._users(holders) >= self.support]
-        frequent.sort(key=lambda name: (-len(templates[name]), self._sorted_by(name)))
-        frequent = sorted(frequent[:MAX_TEMPLATES], key=self._sorted_by)
+        frequent = [name for name, holders in templates.items() if self.evidence.users(holders) >= self.support]
+        frequent.sort(key=lambda name: (-len(templates[name]), self.evidence.order(name)))
+        frequent = sorted(frequent[:MAX_TEMPLATES], key=self.evidence.order)
         used: dict[int, list[int]] = {}
         for number, name in enumerate(frequent):
             for account in templates[name]:
                 used.setdefault(account, []).append(number)
         return {account: tuple(numbers) for account, numbers in used.items()}, len(frequent)
-
-    def _users(self, accounts: Iterable[int]) -> int:
-        """Return how many different user names these accounts have."""
-        return len(np.unique(self.user[list(accounts)]))
 
     # -- roles -------------------------------------------------------------------------------------------------------
 
@@ -228,15 +175,17 @@ class _Drafting:
         inside = np.zeros(len(self.seen.accounts), bool)
         inside[members] = True
         pairs = np.flatnonzero(self.eligible & inside.take(self.account))
-        if len(members) < self.support or self._users(members) < self.support:
+        if len(members) < self.support or self.evidence.users(members) < self.support:
             return role
-        templates = self.miner.mine(self._holders(pairs))
+        templates = self.miner.mine(self.evidence.holders(pairs))
         least = max(self.support, SHARE * len(members))
-        names = [name for name, held in templates.items() if len(held) >= least and self._users(held) >= self.support]
-        names.sort(key=lambda name: (-len(templates[name]), self._sorted_by(name)))
+        names = [
+            name for name, held in templates.items() if len(held) >= least and self.evidence.users(held) >= self.support
+        ]
+        names.sort(key=lambda name: (-len(templates[name]), self.evidence.order(name)))
         names = _not_covered(names[: min(MAX_RULES, self.room)])
         self.room -= len(names)
-        names.sort(key=self._sorted_by)
+        names.sort(key=self.evidence.order)
         rules = RuleSet(names)
         admitted: list[list[int]] = [[] for _ in names]
         for number in np.unique(self.name[pairs]).tolist():
@@ -250,12 +199,8 @@ class _Drafting:
             users = np.unique(self.account[own_pairs])
             role.rules.append(name)
             role.holders.append(len(users))
-            role.drafts.append(self._rule(name, own_pairs, self._users(users.tolist())))
+            role.drafts.append(self._rule(name, own_pairs, self.evidence.users(users.tolist())))
         return role
-
-    def _sorted_by(self, name: Name) -> tuple[int, str, str, str]:
-        root, place = self.seen.vocabulary.root(name), self.seen.vocabulary.place(name)
-        return (root.action, root.space.family, root.space.within, place.pattern)
 
     def _rule(self, name: Name, pairs: Int64, users: int) -> RuleDraft:
         """Return the rule for a name that these pairs speak for."""
@@ -363,7 +308,7 @@ class _Drafting:
             lambda pair: by_role[role] if (role := int(role_of[self.account[pair]])) >= 0 else causes[role + 2 == 0],
             self.support,
         )
-        leftover.add_others(self.eligible, self.granted, set(self._without_vhost()))
+        leftover.add_others(self.eligible, self.granted, set(self.evidence.without_vhost))
 
     def _mark_granted_refusals(self, roles: Sequence[_Role], role_of: Int64) -> None:
         """Find what was refused although the draft grants it."""

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from topicwarden.events import Action
 from topicwarden.learn.observations import Int64, Observations, Standing
 from topicwarden.learn.review import MAX_EXAMPLES, Reason, ReviewItem
 from topicwarden.learn.rules import RuleSet
@@ -145,14 +146,24 @@ class Leftover:
         )
 
     def add_others(
-        self, eligible: npt.NDArray[np.bool_], granted: npt.NDArray[np.bool_], without_vhost: set[int]
+        self,
+        eligible: npt.NDArray[np.bool_],
+        granted: npt.NDArray[np.bool_],
+        without_vhost: set[int],
+        *,
+        only: Action | None = None,
     ) -> None:
-        """Put on the list what was never evidence: refused, of nobody known, or for names that are not granted."""
+        """Put on the list what was never evidence: refused, of nobody known, or for names that are not granted.
+
+        `only`: leave out all other actions.
+        """
         seen = self._seen
+        action = np.array([seen.vocabulary.root(name).action for name in self._names], np.int64).take(self._name)
+        wanted = action == only if only is not None else np.ones(len(action), bool)
         refused = Cause(Reason.DENIED)
         for also in (False, True):
             first = len(self._items)
-            self.add_pairs(np.flatnonzero(seen.denied & (granted == also)), lambda _: refused)
+            self.add_pairs(np.flatnonzero(seen.denied & wanted & (granted == also)), lambda _: refused)
             self._items[first:] = [replace(item, also_granted=also) for item in self._items[first:]]
         restricted = [restriction(seen.vocabulary, name) for name in self._names]
 
@@ -164,8 +175,8 @@ class Leftover:
             reason = restricted[int(self._name[pair])]
             return Cause(Reason.VHOST_UNKNOWN if reason is None and account in without_vhost else reason or Reason.MORE)
 
-        self.add_pairs(np.flatnonzero(~seen.denied & ~eligible), cause)
-        for unfit in seen.unfit:
+        self.add_pairs(np.flatnonzero(~seen.denied & ~eligible & wanted), cause)
+        for unfit in (one for one in seen.unfit if only in (None, one.action)):
             accounts = np.array(sorted(unfit.accounts), np.int64)
             users = np.unique(self._user[accounts])
             self._items.append(

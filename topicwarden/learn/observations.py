@@ -105,7 +105,7 @@ class Observations:
     last_event_ns: int
 
 
-class _Peaks:
+class Peaks:
     """The most events of each row in one period, kept while batches come in."""
 
     def __init__(self, period: int) -> None:
@@ -157,8 +157,8 @@ class Gatherer:
         self._first = np.full(1024, _NEVER, np.int64)
         self._last = np.full(1024, -_NEVER, np.int64)
         self._size = np.full(1024, -1, np.int64)
-        self._peaks = [_Peaks(period) for period in PERIODS]
-        self._account_peaks = [_Peaks(period) for period in PERIODS]
+        self._peaks = [Peaks(period) for period in PERIODS]
+        self._account_peaks = [Peaks(period) for period in PERIODS]
         self._unverified: set[int] = set()
         self._unfit: dict[tuple[Unfit, Action, str], UnfitName] = {}
         self._unfit_events: dict[Unfit, int] = {}
@@ -224,9 +224,13 @@ class Gatherer:
         unique, back = np.unique(pair, return_inverse=True)
         of = [self._client_account[self._pair_keys[number] >> 33] for number in unique.tolist()]
         account = np.array(of, np.int64)[back.ravel()]
+        self._published(batch, rows[good[published]], pair, account)
         for own, over_all in zip(self._peaks, self._account_peaks, strict=True):
             own.add(pair, time, count)
             over_all.add(account, time, count)
+
+    def _published(self, batch: EventBatch, rows: Int64, pair: Int64, account: Int64) -> None:
+        """Take more of publishes that were not refused, for whoever gathers more: their rows, pairs and accounts."""
 
     def _pair(self, batch: EventBatch, key: int, events: int, first_ns: int, last_ns: int) -> int:
         """Return the number of the pair that a key of `add` is about; negative when it is not kept."""

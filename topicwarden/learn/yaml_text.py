@@ -60,30 +60,28 @@ def _header(draft: Draft, provenance: Provenance) -> Iterator[str]:
     coverage = draft.coverage
     left = sum(item.events for item in draft.review if item.reason is not Reason.UNVERIFIED)
     yield f"# A draft by topicwarden {provenance.version}, to be read before it is used: see docs/learn.md"
-    yield f"# command:  {_comment(provenance.command)}"
+    yield f"# command:  {comment(provenance.command)}"
     for source in provenance.sources:
-        yield f"# source:   {_comment(source)}"
+        yield f"# source:   {comment(source)}"
     yield f"# period:   {timestamp(draft.first_ns)} to {timestamp(draft.last_ns)}"
-    pairs = f"{_number(draft.pairs)} different (client, name)"
-    yield f"# events:   {_number(draft.events)} by {_counted(draft.accounts, 'account')}, {pairs}"
+    pairs = f"{number(draft.pairs)} different (client, name)"
+    yield f"# events:   {number(draft.events)} by {counted(draft.accounts, 'account')}, {pairs}"
     yield (
         f"# coverage: {coverage.estimate:.3f}, estimated: {coverage.sample:.3f} of templates x "
         f"{coverage.completeness:.3f} of what each member does"
     )
-    yield (
-        f"# left out: {_number(left)} events in {_number(len(draft.review))} entries of {_comment(provenance.review)}"
-    )
+    yield (f"# left out: {number(left)} events in {number(len(draft.review))} entries of {comment(provenance.review)}")
     if draft.skipped:
         yield "# skipped:  " + ", ".join(
-            f"{_number(count)} events with {why} names" for why, count in draft.skipped.items()
+            f"{number(count)} events with {why} names" for why, count in draft.skipped.items()
         )
     if draft.overflow:
-        yield f"# NOT READ: {_number(draft.overflow)} events, for which there was no room"
+        yield f"# NOT READ: {number(draft.overflow)} events, for which there was no room"
 
 
 def _role(role: RoleDraft) -> Iterator[str]:
     yield ""
-    yield f"  {role.name}: # {_counted(role.members, 'account')}"
+    yield f"  {role.name}: # {counted(role.members, 'account')}"
     yield "    members:"
     yield from _flow([_selector(selector) for selector in role.selectors])
     for key, action, families in (
@@ -130,18 +128,20 @@ def _rule(rule: RuleDraft) -> str:
         for key, value in (("rate", rule.rate), ("burst", rule.burst), ("max_size", rule.max_size))
         if value is not None
     ]
-    told = f"{_counted(rule.users, 'user')}, {_counted(rule.events, 'event')}, last {timestamp(rule.last_ns)[:10]}"
+    told = f"{counted(rule.users, 'user')}, {counted(rule.events, 'event')}, last {timestamp(rule.last_ns)[:10]}"
     return f"      - {{{', '.join(text)}}} # {told}"
 
 
-def _comment(text: str) -> str:
+def comment(text: str) -> str:
     """Return text that ends no comment and hides nothing."""
     return "".join(map(_escaped, text))
 
 
-def _counted(count: int, noun: str) -> str:
-    return f"{_number(count)} {noun}{'' if count == 1 else 's'}"
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun."""
+    return f"{number(count)} {noun}{'' if count == 1 else 's'}"
 
 
-def _number(value: int) -> str:
+def number(value: int) -> str:
+    """Return a number with its digits in groups."""
     return f"{value:,}".replace(",", " ")

@@ -1,5 +1,17 @@
 """The intended set: the policy file's models, and reading them with every problem's line."""
 
+from topicwarden.policy.baseline import (
+    Baseline,
+    Learnt,
+    UsualBroker,
+    UsualLevel,
+    UsualRate,
+    UsualTool,
+    UsualTopic,
+    level_shape,
+    load_baseline,
+    parse_baseline,
+)
 from topicwarden.policy.loading import (
     PolicyLines,
     load_policy,
@@ -37,6 +49,7 @@ from topicwarden.policy.values import Glob, Rate, RefusedError
 
 __all__ = [
     "MQTT_EXCHANGE",
+    "Baseline",
     "ConfigureRule",
     "ConsumeRule",
     "ExceptionRule",
@@ -44,6 +57,7 @@ __all__ = [
     "Inventory",
     "InventoryBroker",
     "InventoryTool",
+    "Learnt",
     "MemberSelector",
     "NamingRule",
     "Payload",
@@ -58,10 +72,18 @@ __all__ = [
     "Space",
     "SubscribeRule",
     "Thresholds",
+    "UsualBroker",
+    "UsualLevel",
+    "UsualRate",
+    "UsualTool",
+    "UsualTopic",
     "Within",
     "covers",
+    "level_shape",
+    "load_baseline",
     "load_policy",
     "load_policy_with_lines",
+    "parse_baseline",
     "parse_policy",
     "parse_policy_with_lines",
     "pattern_of",

@@ -1,4 +1,7 @@
-"""From the text of a policy file to a `Policy`, or to all of its problems at once, each with its line."""
+"""From the text of a file that people write to its model, or to all of its problems at once, each with its line.
+
+Policies are read here, and, with a `FileKind` of their own, other files in the same manner.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ import re
 import types
 from collections import abc
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Generic, TypeVar, Union, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -25,6 +29,21 @@ MAX_PROBLEMS: Final = 1000
 
 Where = tuple[str | int, ...]
 """A place in the file: keys and list positions from the top."""
+Model = TypeVar("Model", bound=Strict)
+
+
+@dataclass(frozen=True, slots=True)
+class FileKind(Generic[Model]):
+    """A kind of file that people write."""
+
+    model: type[Model]
+    noun: str
+    """What it is called in messages: `policy`."""
+    smallest: str
+    """How the smallest one begins, as a hint."""
+
+
+POLICY: Final = FileKind(Policy, "policy", "the smallest policy is the one line topicwarden: 1")
 
 
 class PolicyLines:
@@ -53,10 +72,10 @@ def load_policy(path: Path, known_findings: Collection[str] | None = None) -> Po
 
 def load_policy_with_lines(path: Path, known_findings: Collection[str] | None = None) -> tuple[Policy, PolicyLines]:
     """Read a policy file, and where its parts stand; raises as `load_policy` does."""
-    return parse_policy_with_lines(_read(path), str(path), known_findings)
+    return parse_policy_with_lines(read_text(path, POLICY.noun), str(path), known_findings)
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path, noun: str) -> str:
     """Return a file's text; what is too large comes back as text that is too large."""
     try:
         with path.open("rb") as file:
@@ -64,7 +83,7 @@ def _read(path: Path) -> str:
     except OSError as error:
         raise ConfigurationError(
             Problem(
-                f"cannot read the policy: {error.strerror or error}",
+                f"cannot read the {noun}: {error.strerror or error}",
                 str(path),
                 hint="check the path and its permissions",
             )
@@ -90,35 +109,42 @@ def parse_policy_with_lines(
     text: str, file: str, known_findings: Collection[str] | None = None
 ) -> tuple[Policy, PolicyLines]:
     """Read a policy from text, and where its parts stand; raises as `load_policy` does."""
+    policy, tree = parse_file(text, file, POLICY, {"known_findings": known_findings})
+    return policy, PolicyLines(file, tree)
+
+
+def parse_file(text: str, file: str, kind: FileKind[Model], context: dict[str, Any]) -> tuple[Model, Mapping]:
+    """Read a file of some kind from text; returns its model and tree. Raises as `load_policy` does.
+
+    `context`: what the model's validators may ask for.
+    """
     try:
         size = len(text.encode())
     except UnicodeEncodeError as error:
         line = text.count("\n", 0, error.start) + 1
         raise ConfigurationError(Problem("holds a lone surrogate: not UTF-8", file, line)) from error
     if size > MAX_BYTES:
-        raise ConfigurationError(Problem(f"a policy cannot be larger than {MAX_BYTES} bytes", file))
+        raise ConfigurationError(Problem(f"a {kind.noun} cannot be larger than {MAX_BYTES} bytes", file))
     tree, problems = read_tree(text, file)
-    policy = None
+    found = None
     if tree is None:
-        problems = problems or [Problem("the policy is empty", file, None, _START)]
+        problems = problems or [Problem(f"the {kind.noun} is empty", file, None, kind.smallest)]
     elif not isinstance(tree, Mapping):
-        problems = [*problems, Problem("a policy is a mapping of keys to values", file, tree.line, _START)]
+        message = f"a {kind.noun} is a mapping of keys to values"
+        problems = [*problems, Problem(message, file, tree.line, kind.smallest)]
     else:
-        problems += _structure_problems(tree, file)
+        problems += _structure_problems(tree, file, kind.model)
         try:
-            policy = Policy.model_validate(_plain(tree), context={"known_findings": known_findings})
+            found = kind.model.model_validate(_plain(tree), context=context)
         except ValidationError as error:
             problems += _value_problems(error, tree, file)
-    if problems or policy is None or not isinstance(tree, Mapping):
+    if problems or found is None or not isinstance(tree, Mapping):
         unique = {(p.line or 0, p.message): p for p in problems}
-        found = [unique[key] for key in sorted(unique)]
-        if len(found) > MAX_PROBLEMS:
-            found[MAX_PROBLEMS:] = [Problem(f"and {len(found) - MAX_PROBLEMS} more problems", file, found[-1].line)]
-        raise ConfigurationError(*found)
-    return policy, PolicyLines(file, tree)
-
-
-_START: Final = "the smallest policy is the one line topicwarden: 1"
+        told = [unique[key] for key in sorted(unique)]
+        if len(told) > MAX_PROBLEMS:
+            told[MAX_PROBLEMS:] = [Problem(f"and {len(told) - MAX_PROBLEMS} more problems", file, told[-1].line)]
+        raise ConfigurationError(*told)
+    return found, tree
 
 
 def _plain(node: Node) -> Any:
@@ -130,9 +156,9 @@ def _plain(node: Node) -> Any:
     return {key: _plain(value) for key, value in node.entries.items()}
 
 
-def _structure_problems(tree: Mapping, file: str) -> Iterator[Problem]:
+def _structure_problems(tree: Mapping, file: str, whole: type[Strict]) -> Iterator[Problem]:
     """Yield what is wrong with keys: unknown ones, ones that cannot stand together, entries that stand twice."""
-    todo: list[tuple[Any, Node, Where, int]] = [(Policy, tree, (), tree.line)]
+    todo: list[tuple[Any, Node, Where, int]] = [(whole, tree, (), tree.line)]
     while todo:
         kind, node, where, line = todo.pop()
         if isinstance(node, Mapping):
@@ -265,6 +291,8 @@ def _said(details: ErrorDetails, where: Where) -> tuple[str, str | None]:
     if kind == "missing":
         key = str(details["loc"][-1])
         return f"the key {shown(key)} is missing", _MISSING.get(key, f"add {key}: …")
+    if kind == "literal_error":
+        return f"expected {details['ctx']['expected']}, not {given}", None
     if kind == "too_short" and where[-1:] == ("members",):
         return "a role that nobody has", _MISSING["members"]
     if kind == "too_short":

@@ -380,6 +380,8 @@ class Thresholds(Strict):
     """Bytes of UTF-8 in a name. AMQP 0-9-1 has no longer ones: RabbitMQ 3.10.8 takes a longer MQTT topic, and then ends
     the connection of every AMQP client that it delivers the message to, again and again."""
     max_levels: Annotated[int, Field(ge=1, le=65536)] = 16
+    anomaly_score: Annotated[int, Field(ge=1, le=100)] = 70
+    """Score of a publish (docs/baseline.md) from which it is a finding."""
 
 
 class InventoryBroker(Strict):
@@ -420,7 +422,11 @@ class ExceptionRule(Strict):
     client: NamePattern | None = None
     """Client id: chosen by the client itself unless the broker binds it to the user; None: any, and none."""
     user: NamePattern | None = None
-    """User name; None: any, and none."""
+    """User name; None: any, and none. With `host` or `process`: the user a process runs as."""
+    host: NamePattern | None = None
+    """For findings about hosts: the host's name. With this or `process` it is about no client of a broker."""
+    process: NamePattern | None = None
+    """For findings about hosts: the program's file name."""
     topic: PlainFilter | None = None
     """Only for topics matched by this filter; with none of these keys: any name."""
     exchange: Text | None = None
@@ -434,14 +440,19 @@ class ExceptionRule(Strict):
     @classmethod
     def shape_problem(cls, keys: Collection[str]) -> RefusedError | None:
         """Refuse an exception for everybody, and several kinds of names at once."""
-        if "client" not in keys and "user" not in keys:
+        if not {"client", "user", "host", "process"} & set(keys):
             return RefusedError("an exception does not say for whom", "add client: PATTERN or user: PATTERN")
+        if {"host", "process"} & set(keys) and (wrong := {"client", "topic", "exchange", "key", "queue"} & set(keys)):
+            return RefusedError(
+                f"an exception for a host or a process cannot have {min(wrong)}",
+                "findings about hosts name no client of a broker: leave it out, or write two exceptions",
+            )
         return _one_place(keys, "an exception", "queue") if {"topic", "exchange", "key", "queue"} & set(keys) else None
 
     @property
     def scope(self) -> tuple[str, ...]:
         """What tells it from other exceptions."""
-        who = [str(pattern) for pattern in (self.client, self.user) if pattern is not None]
+        who = [str(one) for one in (self.client, self.user, self.host, self.process) if one is not None]
         return (self.finding, *who, self.place.label if self.place else "", self.until.isoformat())
 
     @field_validator("finding")
@@ -466,12 +477,26 @@ class ExceptionRule(Strict):
         """The names it is about; None: any."""
         return place_of(self.topic, self.exchange, self.key, self.queue)
 
+    @property
+    def of_host(self) -> bool:
+        """Whether it is about findings about hosts."""
+        return self.host is not None or self.process is not None
+
+    def covers_host(self, code: str, name: str, host: str, process: str | None, user: str | None) -> bool:
+        """Whether it accepts the finding about a host; `process` is a file name. Its end date is not looked at."""
+        if not self.of_host or self.finding.lower() not in (code.lower(), name.lower()):
+            return False
+        asked = ((self.host, host), (self.process, process), (self.user, user))
+        return all(wanted is None or (value is not None and wanted.matches(value)) for wanted, value in asked)
+
     def covers(self, code: str, name: str, client: Client | None, resource: Resource) -> bool:
         """Whether it accepts the finding with this code and dotted name; its end date is not looked at.
 
         When the finding is about a subscription or binding, everything that it receives must be in the place.
         """
         if self.finding.lower() not in (code.lower(), name.lower()):
+            return False
+        if self.of_host:
             return False
         if client is None or (self.client is not None and not self.client.matches(client.client_id)):
             return False
