@@ -27,6 +27,7 @@ def other_changes(old: Side, new: Side, clients: Clients) -> tuple[list[Other], 
         *_thresholds(old, new),
         *_brokers(old, new),
         *_tools(old, new),
+        *_hosts(old, new),
         *_exceptions(old, new),
     ]
     return changes, unanswered
@@ -211,6 +212,15 @@ def _tools(old: Side, new: Side) -> Iterator[Other]:
         for number, tool in [] if one_each else before:
             where = written_at(old, "inventory", "tools", number)
             yield Other("inventory", "tool", process, _tool(tool), None, Effect.TIGHTER, where)
+
+
+def _hosts(old: Side, new: Side) -> Iterator[Other]:
+    """Yield changed addresses of hosts: they say who is who, and allow nothing."""
+    was, now = ({host.name: host for host in side.policy.inventory.hosts} for side in (old, new))
+    for name in {**was, **now}:
+        before, after = (None if host is None else ", ".join(host.addresses) for host in (was.get(name), now.get(name)))
+        if before != after:
+            yield Other("inventory", "host", name, before, after, Effect.NONE, written_at(new, "inventory", "hosts"))
 
 
 def _tool_effect(old: InventoryTool, new: InventoryTool) -> Effect:

@@ -87,7 +87,8 @@ class Engine:
         self._scorer = Scorer(policy, baseline, load_topic_words()) if scoring else None
         self._lanes: dict[int, Lane] = {}
         self._events = 0
-        self._uncounted = 0
+        self._uncounted = (0, 0)
+        """Causes and novelties that there was no room for, as far as they were told."""
 
     def step(self, batch: EventBatch) -> list[tuple[Change, Finding]]:
         """Judge one batch; return the findings that are new or grew enough to say so again."""
@@ -104,8 +105,10 @@ class Engine:
             self._hosts.step()
         self._acceptance.report_expired(self.ledger)
         report_overflow(self.ledger, lane, batch)
-        report_uncounted(self.ledger, lane, batch, self._uncounted)
-        self._uncounted = self.ledger.overflow
+        novelties = self._scorer.uncounted if self._scorer else 0
+        report_uncounted(self.ledger, lane, batch, "findings", self._uncounted[0], self.ledger.overflow)
+        report_uncounted(self.ledger, lane, batch, "novel names", self._uncounted[1], novelties)
+        self._uncounted = (self.ledger.overflow, novelties)
         return self.ledger.take_news()
 
     def advance(self, now_ns: int | None) -> list[tuple[Change, Finding]]:

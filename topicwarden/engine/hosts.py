@@ -101,6 +101,7 @@ class HostJudge:
             skew_ns=options.skew_ns,
             broker_hosts=options.broker_hosts,
             brokers=_places(inventory, options.resolved),
+            addresses=_addresses(inventory),
         )
         self.finder = ProcessFinder(ledger, self.joiner)
         self._rules = HostRules(ledger.catalogue, self._approval.lists(), without=self._approval.missing())
@@ -203,10 +204,11 @@ class HostJudge:
 
     def _judge(self, event: HostEvent | AtBroker) -> None:
         found = self._behind(event) if isinstance(event, AtBroker | Spoke) else None
+        if isinstance(event, AtBroker) and found is not None and found.time_ns >= event.time_ns:
+            # A connection comes before what is done on it, whatever the clocks of both sides say: it has to wait.
+            self._order.put(found.time_ns + 1, replace(event, time_ns=found.time_ns + 1))
+            return
         context = self._context(event, found)
-        if isinstance(event, AtBroker) and found is not None:
-            # A connection comes before what is done on it, whatever the clocks of both sides say.
-            event = replace(event, time_ns=max(event.time_ns, found.time_ns + 1))
         seen = ecs_event(event, context)
         matches = self._rules.step(seen)
         if matches or not isinstance(event, Exited):
@@ -317,6 +319,13 @@ def _places(inventory: Inventory, resolved: Mapping[str, Sequence[str]]) -> dict
         known = found.get(broker.name, BrokerPlace())
         addresses = (*known.addresses, broker.address, *resolved.get(broker.address, ()))
         found[broker.name] = BrokerPlace(broker.host or known.host, addresses, (*known.ports, *broker.ports))
+    return found
+
+
+def _addresses(inventory: Inventory) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for host in inventory.hosts:
+        found.setdefault(host.name, []).extend(host.addresses)
     return found
 
 

@@ -52,10 +52,10 @@ def report_overflow(ledger: Ledger, lane: Lane, batch: EventBatch) -> None:
     lane.evicted = evicted
 
 
-def report_uncounted(ledger: Ledger, lane: Lane, batch: EventBatch, before: int) -> None:
-    """TW902: the ledger is full, so new causes are only counted. `before`: its overflow when last called."""
-    if ledger.overflow > before and len(batch):
-        _overflowed(ledger, lane, batch, "findings", ledger.overflow - before)
+def report_uncounted(ledger: Ledger, lane: Lane, batch: EventBatch, what: str, before: int, now: int) -> None:
+    """TW902: there was no room for something new (`what`: findings, novelties). How often, when last called and now."""
+    if now > before and len(batch):
+        _overflowed(ledger, lane, batch, what, now - before)
 
 
 def _overflowed(ledger: Ledger, lane: Lane, batch: EventBatch, what: str, count: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, time, timedelta
+from ipaddress import ip_address
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -407,11 +408,31 @@ class InventoryTool(Strict):
     """File names of programs that start it (`cron`, `gitlab-runner`); where the parent is not known it does not fit."""
 
 
+class InventoryHost(Strict):
+    """A host and the addresses it has: for telemetry that tells no local end of a connection, as auditd's does not."""
+
+    name: Text
+    """As the host's own telemetry spells it."""
+    addresses: Annotated[tuple[Text, ...], Field(min_length=1)]
+    """IP addresses."""
+
+    @field_validator("addresses")
+    @classmethod
+    def _are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            try:
+                ip_address(text)
+            except ValueError:
+                raise RefusedError(f"{shown(text)} is no IP address", "such as 10.0.0.7 or fd00::7") from None
+        return value
+
+
 class Inventory(Strict):
-    """The approved brokers and tools."""
+    """The approved brokers and tools, and hosts whose addresses have to be known."""
 
     brokers: tuple[InventoryBroker, ...] = ()
     tools: tuple[InventoryTool, ...] = ()
+    hosts: tuple[InventoryHost, ...] = ()
 
 
 class ExceptionRule(Strict):
