@@ -1,12 +1,13 @@
 """What a package offers the core: the doors that every broker and every host's telemetry, ours or others', comes in by.
 
 A broker's package registers one `Broker` under the entry point group `topicwarden.brokers`, a package that reads what
-hosts do one `HostPackage` under `topicwarden.hosts`. The core calls nothing else of them.
+hosts do one `HostPackage` under `topicwarden.hosts`. Who can run a server for `attack` to be played against registers a
+`Stage` under `topicwarden.stages`. The core calls nothing else of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -108,6 +109,12 @@ class SourceOptions:
     """IANA zone of timestamps that carry none; None: this machine's local time."""
     host: str | None = None
     """The name of the host whose log a source is, where the log does not say; None: this machine's."""
+    ports: Collection[int] = ()
+    """Ports of brokers besides the usual ones, for sources that look at connections."""
+    first_ns: int | None = None
+    """Of a store, read only what happened from then on, ..."""
+    last_ns: int | None = None
+    """... and until then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +303,41 @@ class HostPackage(Protocol):
     def about_file(self, source: str, options: SourceOptions) -> FileAbout:
         """Say what a file is before `read` reads it; raises nothing. `broker` is the host's name, '' = its own word."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A server of our own, as it runs on loopback addresses, for attacks to be played against."""
+
+    title: str
+    """What it is, for people: `mosquitto with the plugin`."""
+    ports: Mapping[str, int]
+    """What is open at each address, by what it is for: `mqtt`, `amqp`, `xmpp`; `unusual` is one that nobody expects."""
+    sources: Sequence[str] = ()
+    """What `watch` is to be pointed at; none: nothing in it is observed."""
+    username: str | None = None
+    """Our own account, where the sources need one."""
+    password_file: Path | None = None
+    account: tuple[str, str] | None = None
+    """User name and password that a client needs; None: it takes anybody."""
+    asks_at: Path | None = None
+    """The socket at which it asks whose a connection is: `host:SOCKET` answers there."""
+
+
+class Stage(Protocol):
+    """One kind of server that attacks can be played against."""
+
+    def __call__(self, folder: Path, addresses: Sequence[str]) -> AbstractContextManager[Staged]:
+        """Run it on these loopback addresses, its files in `folder`; leaving the context stops it, whatever happened.
+
+        Raises ObservationError when its parts are not installed, cannot be built, or do not start.
+        """
+        ...
+
+
+def load_stages() -> Mapping[str, Stage]:
+    """Return the servers that attacks can be played against, by name; raises ConfigurationError as `load_brokers`."""
+    return _load("topicwarden.stages", "stage")
 
 
 def load_hosts() -> Mapping[str, HostPackage]:

@@ -7,7 +7,7 @@ from typing import Any
 from topicwarden.events import Certainty, Client, Endpoint, Identity, Process
 from topicwarden.findings import MAX_BEHIND, Catalogue, Finding, FindingType, Ledger
 from topicwarden.hosts.join import Attribution, Sureness
-from topicwarden.output import InventoryRow, ScannedGrants, SourceSummary, Summary
+from topicwarden.output import InventoryRow, Joined, Kept, ScannedGrants, SourceSummary, Summary
 from topicwarden.sources import BlindSpot, Counters
 
 START = 1_795_427_880_123_456_789
@@ -251,8 +251,10 @@ def summary(**changes: Any) -> Summary:
                     BlindSpot("what is delivered to subscribers is not recorded"),
                 ],
                 Counters(1234567, 12, 2, 3, {"record": 4}, 1_500_000, {"clients_evicted": 5}),
-            )
+            ),
         ],
+        "joined": Joined(195, 3, 2, 1),
+        "kept": Kept("/var/lib/topicwarden/store", 1_234_000, 567, (START - SECOND, START), "No space left on device"),
         "findings": sorted(many(), key=lambda f: -f.severity),
         "started_ns": START,
         "ended_ns": START + 3723 * SECOND,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -89,15 +91,25 @@ def test_a_claimed_name_in_the_inventory_says_so() -> None:
         ({}, "topicwarden explain TW203"),
         ({}, "Close the blind spots"),
         ({"overflow": 1}, "more different causes than are kept"),
+        ({}, "Sessions without a process"),
+        ({"not_asked": ["TW402"]}, "Not asked: TW402"),
     ],
 )
 def test_it_says_what_to_do_next(changes: dict[str, object], step: str) -> None:
     assert any(step in one for one in next_steps(summary(**changes)))
 
 
+def test_a_host_is_said_to_be_one_and_how_many_sessions_have_a_process() -> None:
+    source = SourceSummary("this machine", "ci-7", [], Counters(), host=True)
+    text = "\n".join(line.plain for line in summary_lines(summary(sources=[source])))
+    assert "this machine, as host ci-7" in text
+    assert re.search(r"195 +sessions whose process is known for sure", text)
+    assert "sessions" not in "\n".join(line.plain for line in summary_lines(summary(joined=None)))
+
+
 def test_a_clean_run_leaves_nothing_to_do() -> None:
     source = SourceSummary("log", "b", [], Counters(events=3))
-    assert next_steps(summary(findings=[], sources=[source], overflow=0)) == []
+    assert next_steps(summary(findings=[], sources=[source], overflow=0, joined=None)) == []
 
 
 @settings(max_examples=40)

@@ -1,16 +1,44 @@
-"""Which broker's package a source on the command line belongs to, and where things are kept by default."""
+"""Which package a source on the command line belongs to, and where things are kept by default."""
 
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from topicwarden.errors import ConfigurationError, ObservationError, Problem
-from topicwarden.sources import Broker
+from topicwarden.sources import Broker, HostPackage
 
 HEAD = 4096
 """How much of a file is shown to the brokers' packages for recognition, in bytes."""
+
+
+def host_package_for(hosts: Mapping[str, HostPackage], source: str, *, named: bool = False) -> HostPackage | None:
+    """Return the package that reads this source as what hosts did; None: it is a broker's, or nobody's.
+
+    `named`: only where its name says so (`auditd:PATH`), whatever is in it. Asked before `broker_for`: a broker's log
+    may hold anything, so its package takes whatever looks a little like one. Raises ObservationError when a file cannot
+    be read.
+    """
+    found = next((package for package in hosts.values() if package.recognises(source, b"")), None)
+    if found is not None or named or "://" in source or not Path(source).is_file():
+        return found
+    head = read_head(source)
+    return next((package for package in hosts.values() if package.recognises(source, head)), None)
+
+
+def runs_here(source: str) -> bool:
+    """Whether a source tells of a broker on this machine: its ring or log lies here, or its address loops back."""
+    if "://" not in source:
+        return True
+    return urlsplit(source).hostname in ("localhost", "::1") or (urlsplit(source).hostname or "").startswith("127.")
+
+
+def this_host() -> str:
+    """Return this machine's name, as its own telemetry has it."""
+    return socket.gethostname()
 
 
 def broker_for(brokers: Mapping[str, Broker], source: str, name: str | None = None) -> Broker:
@@ -58,10 +86,18 @@ def read_head(source: str) -> bytes:
         raise ObservationError(Problem(f"cannot be read: {error.strerror}", source)) from error
 
 
-def default_sources(brokers: Mapping[str, Broker]) -> Sequence[str]:
-    """Return the sources present on this machine; raises ObservationError saying what to set up when there is none."""
+def live_hosts(hosts: Mapping[str, HostPackage]) -> Sequence[str]:
+    """Return what `watch --host` stands for."""
+    return [package.live_source() for package in hosts.values()]
+
+
+def default_sources(brokers: Mapping[str, Broker], *, optional: bool = False) -> Sequence[str]:
+    """Return the sources present on this machine.
+
+    Raises ObservationError saying what to set up when there is none, unless they are `optional`.
+    """
     found = [source for broker in brokers.values() if (source := broker.default_source()) is not None]
-    if not found:
+    if not found and not optional:
         raise ObservationError(
             Problem(
                 "no source named, and no broker plugin's ring is on this machine",

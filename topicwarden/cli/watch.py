@@ -7,20 +7,21 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from topicwarden.cli import EXIT_BLIND, EXIT_CLEAN, EXIT_FINDINGS, print_error
 from topicwarden.cli.options import RunOptions
 from topicwarden.cli.pipeline import Pipeline, about_sources, open_pipeline
-from topicwarden.cli.sources import broker_for, default_sources
+from topicwarden.cli.sources import broker_for, default_sources, host_package_for, live_hosts, runs_here, this_host
 from topicwarden.errors import ConfigurationError, ObservationError, Problem, TopicwardenError
 from topicwarden.output.escape import visible
 from topicwarden.output.metrics import DEFAULT_ADDRESS, MetricsServer
 from topicwarden.output.summary import SourceSummary
-from topicwarden.sources import Broker, Collector, SourceOptions, load_brokers
+from topicwarden.policy import load_policy
+from topicwarden.sources import Broker, Collector, SourceOptions, load_brokers, load_hosts
 
 STATUS_SECONDS: Final = 0.25
 """How often the status line is redrawn."""
@@ -37,13 +38,28 @@ class Watching:
     collectors: Sequence[Collector]
     kinds: Mapping[str, str]
     """The kind of each broker by its name."""
+    hosts: Collection[Collector] = ()
+    """Those of the collectors that tell of hosts."""
+    runs_on: Mapping[str, str] = field(default_factory=dict)
+    """The host each broker runs on, where that is known."""
     failures: list[TopicwardenError] = field(default_factory=list)
     interrupted: bool = False
+
+    @property
+    def broker_hosts(self) -> Mapping[str, str] | None:
+        """What the engine is to know of the brokers' hosts; None when no host is observed."""
+        return self.runs_on if self.hosts else None
 
     def summaries(self) -> list[SourceSummary]:
         """Return what the summary says of each source now."""
         return [
-            SourceSummary(collector.title, collector.broker, collector.blind_spots(), collector.counters)
+            SourceSummary(
+                collector.title,
+                collector.broker,
+                collector.blind_spots(),
+                collector.counters,
+                host=collector in self.hosts,
+            )
             for collector in self.collectors
         ]
 
@@ -53,6 +69,7 @@ def run(
     options: RunOptions,
     source_options: SourceOptions,
     *,
+    host: bool = False,
     metrics: str | None = None,
     seconds: float | None = None,
 ) -> int:
@@ -61,15 +78,23 @@ def run(
     Raises ConfigurationError or ObservationError when it cannot begin.
     """
     brokers = load_brokers()
-    watching = open_collectors(sources or default_sources(brokers), brokers, options.broker_kind, source_options)
-    about = about_sources("watch", watching.summaries(), watching.kinds)
+    wanted = list(sources or default_sources(brokers, optional=host))
+    if host and not any(source.startswith(live) for live in live_hosts(load_hosts()) for source in wanted):
+        wanted += live_hosts(load_hosts())
+    if options.policy is not None:
+        approved = load_policy(options.policy).inventory.brokers
+        source_options = replace(source_options, ports=sorted({port for broker in approved for port in broker.ports}))
+    watching = open_collectors(wanted, brokers, options.broker_kind, source_options)
+    about = about_sources("watch", watching.summaries(), watching.kinds, watching.broker_hosts)
     streams = (sys.stdout, sys.stderr)
-    with open_pipeline("watch", options, streams, about=about, kinds=watching.kinds) as pipeline:
+    with open_pipeline(
+        "watch", options, streams, about=about, kinds=watching.kinds, broker_hosts=watching.broker_hosts
+    ) as pipeline:
         with _served(pipeline, watching, metrics):
             announce(pipeline, watching)
             asyncio.run(watch(watching, pipeline, stop_after=seconds))
         finish(pipeline, watching)
-    if watching.failures:
+    if watching.failures or pipeline.unkept:
         return EXIT_BLIND
     return EXIT_FINDINGS if pipeline.failed() else EXIT_CLEAN
 
@@ -80,22 +105,39 @@ def open_collectors(
     """Build a collector for each source; raises ConfigurationError or ObservationError when one cannot work."""
     if options.state_dir is not None:
         _make_state_dir(options.state_dir)
-    packages = [broker_for(brokers, source, kind) for source in sources]
-    collectors = [package.watch(source, options) for package, source in zip(packages, sources, strict=True)]
-    kinds = {collector.broker: package.name for package, collector in zip(packages, collectors, strict=True)}
-    return Watching(collectors, kinds)
+    known = load_hosts()
+    collectors: list[Collector] = []
+    hosts: list[Collector] = []
+    kinds: dict[str, str] = {}
+    runs_on: dict[str, str] = {}
+    for source in sources:
+        package = host_package_for(known, source, named=kind is not None)
+        if package is not None:
+            hosts.append(package.watch(source, options))
+            collectors.append(hosts[-1])
+            continue
+        broker = broker_for(brokers, source, kind)
+        collector = broker.watch(source, options)
+        collectors.append(collector)
+        kinds[collector.broker] = broker.name
+        if runs_here(source):
+            runs_on[collector.broker] = this_host()
+    return Watching(collectors, kinds, hosts, runs_on)
 
 
 def announce(pipeline: Pipeline, watching: Watching) -> None:
     """Say on stderr which mode each source is in and what it cannot see, before anything is found."""
     for source in watching.summaries():
-        pipeline.live.message(f"watching {visible(source.broker)}: {visible(source.title)}")
+        noun = "host " if source.host else ""
+        pipeline.live.message(f"watching {noun}{visible(source.broker)}: {visible(source.title)}")
         for spot in source.blind_spots:
             pipeline.live.message(f"  cannot see: {visible(spot.what)}")
 
 
 def finish(pipeline: Pipeline, watching: Watching) -> None:
     """Show the summary, then what went wrong."""
+    pipeline.advance(None)
+    pipeline.close_store()
     summary = pipeline.summary(watching.summaries(), interrupted=watching.interrupted, now_ns=time.time_ns())
     pipeline.live.finish(summary)
     for failure in watching.failures:
@@ -179,6 +221,7 @@ async def _show_status(
         # Half of it new: steady enough to read, quick enough to follow.
         rate = rate / 2 + (pipeline.events - before) / (now - then) / 2
         before, then = pipeline.events, now
+        pipeline.advance(time.time_ns())
         pipeline.live.status(pipeline.status(rate, watching.summaries()))
         if until is not None and until():
             stop.set()

@@ -6,7 +6,7 @@ import errno
 from collections.abc import Iterator
 from threading import Thread
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -20,12 +20,32 @@ from topicwarden.sources import Counters
 DEFAULT_ADDRESS: Final = "127.0.0.1"
 
 
+class KeepsRows(Protocol):
+    """What is served of a store that is being written."""
+
+    @property
+    def sealed(self) -> int:
+        """Rows that are safe."""
+        ...
+
+    @property
+    def dropped(self) -> int:
+        """Rows that could not be kept."""
+        ...
+
+    @property
+    def error(self) -> OSError | None:
+        """Why the last attempt to write failed."""
+        ...
+
+
 class Metrics(Collector):
     """Reads the sources' counters when scraped, so that counting costs the hot path nothing."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
         self._sources: dict[str, Counters] = {}
+        self._store: KeepsRows | None = None
         self._findings = Counter(
             "topicwarden_findings",
             "Findings opened, by code and severity; repeats of the same cause are not counted again.",
@@ -41,6 +61,10 @@ class Metrics(Collector):
         while label in self._sources:
             label, number = f"{visible(name)}#{number}", number + 1
         self._sources[label] = counters
+
+    def set_store(self, store: KeepsRows) -> None:
+        """Serve what is kept in a store, too."""
+        self._store = store
 
     def finding(self, change: Change, finding: Finding) -> None:
         """Count a finding when it opens."""
@@ -86,6 +110,17 @@ class Metrics(Collector):
             for name, value in dict(counters.source).items():
                 own.add_metric([source, visible(name)], value)
         yield from (*plain.values(), errors, lag, own)
+        if self._store is not None:
+            yield CounterMetricFamily(
+                "topicwarden_store_rows", "Rows sealed in the store.", value=float(self._store.sealed)
+            )
+            yield CounterMetricFamily(
+                "topicwarden_store_dropped", "Rows that could not be kept.", value=float(self._store.dropped)
+            )
+            failing = self._store.error is not None
+            yield GaugeMetricFamily(
+                "topicwarden_store_failing", "Whether the last attempt to write the store failed.", value=float(failing)
+            )
 
 
 class MetricsServer:

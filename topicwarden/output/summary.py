@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from topicwarden.events import Identity
@@ -22,6 +22,34 @@ class SourceSummary:
     broker: str
     blind_spots: Sequence[BlindSpot]
     counters: Counters
+    host: bool = False
+    """Whether it tells of a host; `broker` is then the host's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """How many broker sessions were joined to the process behind them."""
+
+    exact: int
+    weak: int
+    none: int
+    """Sessions with a known address for which no process was found."""
+    dropped: int
+    """Connections, sessions, processes and events that were let go because a table was full."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What was kept in a store."""
+
+    folder: str
+    rows: int
+    dropped: int
+    """Rows that could not be kept: too much waited, or it could not be written."""
+    gap_ns: tuple[int, int] | None = None
+    """From when to when nothing was kept because the writer before this one died."""
+    error: str | None = None
+    """Why the last attempt to write failed; None: it did not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +120,12 @@ class Summary:
     """Ended by the user before its source did."""
     scanned: Sequence[ScannedGrants] = ()
     """What `scan` read; its `sources` are what was observed."""
+    joined: Joined | None = None
+    """None: no host was observed."""
+    kept: Kept | None = None
+    """None: no store was asked for."""
+    not_asked: Sequence[str] = ()
+    """Codes of rules about hosts that could not be asked, for want of an inventory, its tools or a baseline."""
 
     @property
     def events(self) -> int:
@@ -139,10 +173,19 @@ def next_steps(summary: Summary) -> list[str]:
     steps = []
     if summary.scanned and not summary.sources:
         steps.append("Say which grants nobody uses: pass recordings or logs with --observed")
+    if summary.not_asked:
+        steps.append(
+            f"Not asked: {', '.join(summary.not_asked)}, for they need the policy's inventory (brokers, tools) or a "
+            "--baseline"
+        )
+    if summary.joined is not None and summary.joined.none:
+        steps.append("Sessions without a process: watch the hosts they come from too, with their port (docs/hosts.md)")
     if summary.events == 0 and not summary.scanned:
         steps.append("No event was seen: run `topicwarden doctor` to learn whether the broker is set up to be watched")
     if summary.lost:
         steps.append("Events were lost, so findings may be missing: give topicwarden more CPU or a larger ring")
+    if summary.kept is not None and (summary.kept.dropped or summary.kept.error):
+        steps.append("Evidence is missing from the store: give its disk more room or speed")
     if summary.undecodable or summary.unresolved:
         steps.append("Some records could not be used: `topicwarden doctor` compares the broker's set-up and ours")
     if summary.open:
@@ -189,9 +232,24 @@ def summary_object(summary: Summary) -> dict[str, Any]:
         },
         "accepted": len(summary.accepted),
         "overflow": summary.overflow,
+        "not_asked": list(summary.not_asked),
+        "joined": None if summary.joined is None else asdict(summary.joined),
+        "kept": None if summary.kept is None else _kept_object(summary.kept),
         "grants": [_grants_object(one) for one in summary.scanned],
         "inventory": [_inventory_object(row) for row in summary.inventory],
         "next_steps": next_steps(summary),
+    }
+
+
+def _kept_object(kept: Kept) -> dict[str, Any]:
+    gap = kept.gap_ns or (None, None)
+    return {
+        "folder": kept.folder,
+        "rows": kept.rows,
+        "dropped": kept.dropped,
+        "gap_from": None if gap[0] is None else wording.timestamp(gap[0], 9),
+        "gap_until": None if gap[1] is None else wording.timestamp(gap[1], 9),
+        "error": kept.error,
     }
 
 
@@ -199,7 +257,8 @@ def _source_object(source: SourceSummary) -> dict[str, Any]:
     counters = source.counters
     return {
         "title": source.title,
-        "broker": source.broker,
+        "broker": "" if source.host else source.broker,
+        "host": source.broker if source.host else None,
         "blind_spots": [{"what": spot.what, "fix": spot.fix} for spot in source.blind_spots],
         "events": counters.events,
         "lost": counters.lost,

@@ -53,7 +53,9 @@ def _mode(summary: Summary, width: int | None) -> list[Text]:
     lines = [Text("Read" if summary.scanned else "Watched", "bold")]
     read: list[ScannedGrants | SourceSummary] = [*summary.scanned, *summary.sources]
     for source in read:
-        lines += wrap(Text(f"{visible(source.title)}, as broker {quoted(source.broker)}"), width, "  ", "    ")
+        noun = "host" if isinstance(source, SourceSummary) and source.host else "broker"
+        name = f", as {noun} {quoted(source.broker)}" if source.broker or noun == "broker" else ""
+        lines += wrap(Text(f"{visible(source.title)}{name}"), width, "  ", "    ")
     if not summary.sources and not summary.scanned:
         lines.append(Text("  nothing"))
     policy = "no policy: only what needs none was checked" if summary.policy is None else visible(summary.policy)
@@ -104,9 +106,29 @@ def _counts(summary: Summary, width: int | None) -> list[Text]:
         ("undecodable", summary.undecodable),
         ("unresolved", summary.unresolved),
     ]
+    joined = summary.joined
+    if joined is not None and joined.exact + joined.weak + joined.none:
+        seen += [
+            ("sessions whose process is known for sure", joined.exact),
+            ("sessions with a likely process", joined.weak),
+            ("sessions without a known process", joined.none),
+        ]
+    if joined is not None:
+        trouble.append(("events of hosts dropped: a table was full", joined.dropped))
+    kept = summary.kept
+    if kept is not None:
+        seen.append(("rows kept in the store", kept.rows))
+        trouble.append(("rows that could not be kept", kept.dropped))
     rows = [[Text(wording.number(value)), Text(name)] for name, value in seen]
     rows += [[Text(wording.number(value), "bold red" if value else ""), Text(name)] for name, value in trouble]
     lines += [part for row in columns(rows, right=[0], indent="  ") for part in wrap(row, width, rest="    ")]
+    if kept is not None:
+        lines += wrap(Text(f"store: {visible(kept.folder)}"), width, "  ", "    ")
+        if kept.gap_ns is not None:
+            span = " to ".join(wording.timestamp(moment, 3) for moment in kept.gap_ns)
+            lines += wrap(Text(f"nothing was kept from {span}: its writer died", "bold red"), width, "  ", "    ")
+        if kept.error is not None:
+            lines += wrap(Text(f"it could not be written: {visible(kept.error)}", "bold red"), width, "  ", "    ")
     for source in summary.sources:
         if source.counters.decode_errors:
             stages = ", ".join(f"{visible(k)}: {wording.number(v)}" for k, v in source.counters.decode_errors.items())

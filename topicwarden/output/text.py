@@ -40,6 +40,8 @@ _TIMES: Final = re.compile(r"^ times\b")
 _CLIENT_FIELDS: Final = frozenset({"user", "client_id", "identity", "protocol", "address", "vhost"})
 _PROSE: Final = frozenset({"reason", "how", "others", "period"})
 """Evidence that is our own words; names in it are made visible, not put in quotes."""
+_NAMES: Final = frozenset({"port", "pid"})
+"""Evidence that is a number and no quantity."""
 FRAMEWORKS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "nist-800-53r5": "NIST SP 800-53r5",
@@ -71,7 +73,7 @@ def _field(finding: Finding, field: str, name_columns: int | None) -> str:
     if field == "client":
         return wording.client_name(finding.client, finding.broker, name_columns)
     if field == "broker":
-        value = finding.broker
+        value = finding.broker if finding.host is None else finding.host
     elif field == "count":
         value = finding.count
     elif field == "witness":
@@ -82,9 +84,17 @@ def _field(finding: Finding, field: str, name_columns: int | None) -> str:
         value = getattr(finding.client, field)
     else:
         value = None
-    if field in _PROSE and isinstance(value, str):
+    if value is None:
+        return "(not recorded)"
+    return _fact(field, value, name_columns)
+
+
+def _fact(key: str, value: Scalar, name_columns: int | None) -> str:
+    if key in _PROSE and isinstance(value, str):
         return visible(value)
-    return "(not recorded)" if value is None else wording.scalar(value, name_columns)
+    if key in _NAMES and isinstance(value, int):
+        return str(value)
+    return wording.scalar(value, name_columns)
 
 
 def brief(finding: Finding, width: int | None = None) -> list[Text]:
@@ -239,7 +249,7 @@ def _sections(finding: Finding) -> Iterator[tuple[str, list[Text]]]:
         yield (
             "evidence",
             [
-                Text(f"{visible(key.replace('_', ' '))}: {wording.scalar(value, _LONGEST_NAME)}")
+                Text(f"{visible(key.replace('_', ' '))}: {_fact(key, value, _LONGEST_NAME)}")
                 for key, value in finding.evidence.items()
             ],
         )

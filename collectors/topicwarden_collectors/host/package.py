@@ -50,9 +50,12 @@ class Hosts:
             import socket
 
             from topicwarden_collectors.host.live import LiveCollector
+            from topicwarden_collectors.host.live_connections import PUBSUB_PORTS
 
             helper = Path(rest) if rest else None
-            return LiveCollector(options.host or socket.gethostname(), options, attributor_socket=helper)
+            ports = PUBSUB_PORTS.union(options.ports)
+            # `options.host` is for logs that name none: this machine has its own name.
+            return LiveCollector(socket.gethostname(), options, attributor_socket=helper, ports=ports)
         kind, path = _kind_of(source)
         if kind.name == "sysmon" and rest == JOURNAL:
             from topicwarden_collectors.host.journal_follow import JournalCollector

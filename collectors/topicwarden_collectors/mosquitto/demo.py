@@ -8,8 +8,6 @@ import json
 import os
 import random
 import secrets
-import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -21,8 +19,8 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from topicwarden.errors import ObservationError, Problem
-from topicwarden.findings import data_dir
 from topicwarden.sources import Planted
+from topicwarden_collectors.mosquitto.running import build_plugin, free_port, running_broker, tool_path
 
 PLANTED: Final = (
     Planted(
@@ -175,7 +173,7 @@ class MosquittoDemo:
         """Start mosquitto_pub or mosquitto_sub as a client of this name; stopped with the rest."""
         address = ["-h", "127.0.0.1", "-p", str(self.port), "-i", name, "-u", name, "-P", self._password]
         process = subprocess.Popen(  # noqa: S603 - fixed arguments of our own
-            [_tool_path(tool), *address, *arguments],
+            [tool_path(tool), *address, *arguments],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             stdin=subprocess.DEVNULL,
@@ -231,81 +229,18 @@ def start(folder: Path) -> Iterator[MosquittoDemo]:
     passwords = folder / "passwords"
     passwords.write_text("".join(f"{user}:{password}\n" for user in users))
     passwords.chmod(0o600)
-    subprocess.run([_tool_path("mosquitto_passwd"), "-U", str(passwords)], check=True, timeout=60)  # noqa: S603
+    subprocess.run([tool_path("mosquitto_passwd"), "-U", str(passwords)], check=True, timeout=60)  # noqa: S603
     (folder / "acl").write_text(ACL)
     (folder / "policy.yaml").write_text(POLICY)
-    port = _free_port()
+    port = free_port()
     config = folder / "mosquitto.conf"
     config.write_text(
         f"plugin {plugin}\nplugin_opt_ring {folder / 'mosquitto.ring'}\nplugin_opt_config {config}\n"
         f"listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {passwords}\nacl_file {folder / 'acl'}\n"
     )
-    for path in (folder, passwords, folder / "acl", config):
-        # Mosquitto started by root drops to its own user, which must read and write here.
-        _hand_over(path)
-    log = folder / "mosquitto.log"
-    with log.open("wb") as output:
-        broker = subprocess.Popen([_tool_path("mosquitto"), "-c", str(config)], stdout=output, stderr=output)  # noqa: S603
-    try:
-        deadline = time.monotonic() + 20
-        while not _answers(port):
-            if broker.poll() is not None or time.monotonic() > deadline:
-                said = log.read_text("utf-8", "replace")[-500:]
-                raise ObservationError(Problem(f"the demo's broker did not start: {said}", str(config)))
-            time.sleep(0.02)
+    owned = (folder, passwords, folder / "acl")
+    with running_broker(config, folder / "mosquitto.log", [("127.0.0.1", port)], own=owned):
         yield MosquittoDemo(folder, port, password)
-    finally:
-        broker.terminate()
-        try:
-            broker.wait(10)
-        except subprocess.TimeoutExpired:
-            broker.kill()
-            broker.wait(10)
-
-
-def build_plugin(folder: Path) -> Path:
-    """Build the plugin from its source into `folder`; raises ObservationError with the compiler's words."""
-    folder.mkdir(parents=True, exist_ok=True)
-    source = data_dir("brokers") / "mosquitto"
-    built = subprocess.run(  # noqa: S603 - fixed arguments of our own
-        [_tool_path("make"), "-s", "-C", str(source), f"OUT={folder.resolve()}"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    if built.returncode != 0:
-        hint = "apt-get install gcc make mosquitto-dev libmosquitto-dev"
-        raise ObservationError(Problem(f"the plugin cannot be built: {built.stderr[-800:]}", str(source), hint=hint))
-    return folder.resolve() / "topicwarden_mosquitto.so"
-
-
-def _tool_path(tool: str) -> str:
-    """Return the tool's path; /usr/sbin is not on every user's PATH."""
-    path = shutil.which(tool) or shutil.which(tool, path="/usr/sbin:/usr/bin:/usr/local/sbin")
-    if path is None:
-        package = {"mosquitto": "mosquitto", "make": "make"}.get(tool, "mosquitto-clients mosquitto")
-        raise ObservationError(Problem(f"{tool} is not installed", hint=f"apt-get install {package}"))
-    return path
-
-
-def _hand_over(path: Path) -> None:
-    """Give a file to the user that Mosquitto drops to, when we are root; otherwise it is ours already."""
-    if os.geteuid() == 0:
-        with contextlib.suppress(LookupError):  # no such user: Mosquitto stays root
-            shutil.chown(path, "mosquitto")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _answers(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(0.5)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _end(client: paho.Client) -> None:
