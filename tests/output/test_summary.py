@@ -107,9 +107,20 @@ def test_a_host_is_said_to_be_one_and_how_many_sessions_have_a_process() -> None
     assert "sessions" not in "\n".join(line.plain for line in summary_lines(summary(joined=None)))
 
 
+def test_what_was_kept_and_what_could_not_be_is_said() -> None:
+    text = "\n".join(line.plain for line in summary_lines(summary()))
+    assert re.search(r"1 234 000 +rows kept in the store", text)
+    assert re.search(r"567 +rows that could not be kept", text)
+    assert "store: /var/lib/topicwarden/store" in text
+    assert "nothing was kept from " in text
+    assert "it could not be written: No space left on device" in text
+    assert "Evidence is missing from the store: give its disk more room or speed" in next_steps(summary())
+    assert "store" not in "\n".join(line.plain for line in summary_lines(summary(kept=None, sources=[])))
+
+
 def test_a_clean_run_leaves_nothing_to_do() -> None:
     source = SourceSummary("log", "b", [], Counters(events=3))
-    assert next_steps(summary(findings=[], sources=[source], overflow=0, joined=None)) == []
+    assert next_steps(summary(findings=[], sources=[source], overflow=0, joined=None, kept=None)) == []
 
 
 @settings(max_examples=40)

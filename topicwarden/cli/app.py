@@ -19,6 +19,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+key_app = typer.Typer(help="Keys that sign a store's checkpoints (docs/store.md).", no_args_is_help=True)
+app.add_typer(key_app, name="key")
 
 PolicyOption = Annotated[
     Path | None,
@@ -66,6 +68,40 @@ TimezoneOption = Annotated[
 ]
 
 
+StoreOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--store", metavar="DIR", help="Keep events and findings there as evidence (docs/store.md); made when missing."
+    ),
+]
+StoreKeyOption = Annotated[
+    Path | None,
+    typer.Option("--store-key", metavar="FILE", help="The key that signs it. Default: one of this account's own."),
+]
+FromOption = Annotated[
+    str | None,
+    typer.Option("--from", metavar="TIME", help="Of a store, only from then on: 2026-11-28 or 2026-11-28T20:15, UTC."),
+]
+ToOption = Annotated[
+    str | None, typer.Option("--to", metavar="TIME", help="And until then; a date stands for its whole day.")
+]
+BaselineOption = Annotated[
+    Path | None,
+    typer.Option("--baseline", metavar="FILE", help="What is usual here, as `learn --baseline` wrote it."),
+]
+SkewOption = Annotated[
+    float,
+    typer.Option(
+        metavar="SECONDS", min=0, max=3600, help="How far clocks of hosts and brokers may differ when they are joined."
+    ),
+]
+
+
+HostNameOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The host whose log it is, where the log does not say.")
+]
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"topicwarden {__version__}")
@@ -88,13 +124,22 @@ def watch(
         typer.Argument(
             metavar="[SOURCE]...",
             help="Mosquitto: ring:PATH (the plugin's), log:PATH, mqtt[s]://HOST:PORT ($SYS). RabbitMQ: "
-            "amqp[s]://USER@HOST:PORT[?mode=plugin|stock&firehose=VHOST]. Default: the Mosquitto plugin's ring here.",
+            "amqp[s]://USER@HOST:PORT[?mode=plugin|stock&firehose=VHOST]. Default: the Mosquitto plugin's ring here. "
+            "Hosts: auditd:PATH, sysmon:PATH, ecs:PATH, zeek:PATH, suricata:PATH (docs/hosts.md).",
         ),
     ] = None,
+    host: Annotated[
+        bool, typer.Option("--host", help="Watch this machine too: who runs what against which broker. Needs root.")
+    ] = False,
     policy: PolicyOption = None,
+    baseline: BaselineOption = None,
+    skew: SkewOption = 2.0,
+    host_name: HostNameOption = None,
     output_format: FormatOption = "text",
     fail_on: FailOnOption = "medium",
     record: RecordOption = None,
+    store: StoreOption = None,
+    store_key: StoreKeyOption = None,
     metrics: Annotated[
         str | None,
         typer.Option(metavar="[HOST:]PORT", help="Serve Prometheus counters there; HOST defaults to 127.0.0.1."),
@@ -127,7 +172,17 @@ def watch(
     from topicwarden.sources import SourceOptions
 
     def body() -> int:
-        options = RunOptions(policy, output_format, severity_named(fail_on), record, broker_kind=kind)
+        options = RunOptions(
+            policy,
+            output_format,
+            severity_named(fail_on),
+            record,
+            broker_kind=kind,
+            baseline=baseline,
+            skew=skew,
+            store=store,
+            store_key=store_key,
+        )
         source_options = SourceOptions(
             broker=broker,
             state_dir=None if no_state else state or default_state_dir(),
@@ -138,8 +193,9 @@ def watch(
             keyfile=key,
             from_start=from_start,
             timezone=timezone,
+            host=host_name,
         )
-        return run(sources or [], options, source_options, metrics=metrics, seconds=seconds)
+        return run(sources or [], options, source_options, host=host, metrics=metrics, seconds=seconds)
 
     exit_with(body)
 
@@ -147,12 +203,24 @@ def watch(
 @app.command()
 def check(
     files: Annotated[
-        list[str], typer.Argument(metavar="FILE...", help="Broker logs (.gz too) and recordings of `watch --record`.")
+        list[str],
+        typer.Argument(
+            metavar="FILE...",
+            help="Broker logs (.gz too), recordings of `watch --record`, logs of hosts (docs/hosts.md), "
+            "stores of `watch --store`.",
+        ),
     ],
     policy: PolicyOption = None,
+    baseline: BaselineOption = None,
+    skew: SkewOption = 2.0,
+    host_name: HostNameOption = None,
     output_format: ReportFormatOption = "text",
     fail_on: FailOnOption = "medium",
     record: RecordOption = None,
+    store: StoreOption = None,
+    store_key: StoreKeyOption = None,
+    first: FromOption = None,
+    last: ToOption = None,
     broker: BrokerOption = None,
     kind: KindOption = None,
     timezone: TimezoneOption = None,
@@ -160,11 +228,31 @@ def check(
     """Judge recordings as if they happened now: the same findings as a live watch of the same events."""
     from topicwarden.cli.check import run
     from topicwarden.cli.options import RunOptions, severity_named
+    from topicwarden.cli.period import period_named
     from topicwarden.sources import SourceOptions
 
     def body() -> int:
-        options = RunOptions(policy, output_format, severity_named(fail_on), record, broker_kind=kind)
-        return run(files, options, SourceOptions(broker=broker, from_start=True, timezone=timezone))
+        options = RunOptions(
+            policy,
+            output_format,
+            severity_named(fail_on),
+            record,
+            broker_kind=kind,
+            baseline=baseline,
+            skew=skew,
+            store=store,
+            store_key=store_key,
+        )
+        period = period_named(first, last)
+        source_options = SourceOptions(
+            broker=broker,
+            from_start=True,
+            timezone=timezone,
+            host=host_name,
+            first_ns=period.first_ns,
+            last_ns=period.last_ns,
+        )
+        return run(files, options, source_options)
 
     exit_with(body)
 
@@ -217,7 +305,8 @@ def scan(
         list[str] | None,
         typer.Option(
             metavar="FILE",
-            help="What was observed: a recording, a log, or a folder of them; may be repeated. Tells unused grants.",
+            help="What was observed: a recording, a log, a folder of them, or a store; may be repeated. "
+            "Tells unused grants.",
         ),
     ] = None,
     broker: BrokerOption = None,
@@ -272,11 +361,12 @@ def scan(
 @app.command()
 def learn(
     files: Annotated[
-        list[str], typer.Argument(metavar="FILE...", help="Recordings of `watch --record`, and broker logs (.gz too).")
+        list[str],
+        typer.Argument(metavar="FILE...", help="Recordings of `watch --record`, stores, and broker logs (.gz too)."),
     ],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", metavar="FILE", help="Where the draft of the policy goes; never overwritten."),
+        typer.Option("--output", "-o", metavar="FILE", help="Where the draft or baseline goes; never overwritten."),
     ],
     review: Annotated[
         Path | None,
@@ -296,17 +386,35 @@ def learn(
             help="How many users must have done something for it to be granted. Fewer trust what one of them did.",
         ),
     ] = 5,
+    baseline: Annotated[
+        bool,
+        typer.Option("--baseline", help="Learn what is usual (docs/baseline.md) instead of drafting a policy."),
+    ] = False,
+    min_days: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="With --baseline: on how many days few users, or a program, must be seen to be usual.",
+        ),
+    ] = 3,
     broker: BrokerOption = None,
     kind: KindOption = None,
     timezone: TimezoneOption = None,
 ) -> None:
-    """Draft a policy from what was observed, with a list of what it would not grant and why."""
+    """Draft a policy or a baseline from what was observed, with a list of what is left out and why."""
     from topicwarden.cli.learn import LearnOptions, run
     from topicwarden.sources import SourceOptions
 
     def body() -> int:
         options = LearnOptions(
-            output=output, review=review, min_coverage=min_coverage, min_users=min_users, broker_kind=kind
+            output=output,
+            review=review,
+            min_coverage=min_coverage,
+            min_users=min_users,
+            broker_kind=kind,
+            baseline=baseline,
+            min_days=min_days,
         )
         return run(files, options, SourceOptions(broker=broker, from_start=True, timezone=timezone))
 
@@ -372,6 +480,91 @@ def diff(
 
 
 @app.command()
+def query(
+    store: Annotated[Path, typer.Argument(metavar="DIR", help="The store's folder.")],
+    sql: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="SQL", help="One statement over the store's views (docs/query.md); - reads it from stdin."
+        ),
+    ] = None,
+    output_format: Annotated[
+        str, typer.Option("--format", "-f", metavar="FORMAT", help="text, csv or jsonl.")
+    ] = "text",
+    views: Annotated[bool, typer.Option("--views", help="List the views and their columns.")] = False,
+    first: FromOption = None,
+    last: ToOption = None,
+    memory: Annotated[
+        str, typer.Option(metavar="SIZE", help="Memory before work goes on on disk, such as 512MiB.")
+    ] = "2GiB",
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=1024, help="Default: one for each core.")
+    ] = None,
+) -> None:
+    """Ask a store with SQL: events, clients, topics, findings, grants over time, and what is missing."""
+    from topicwarden.cli.period import period_named
+    from topicwarden.cli.query import QueryOptions, list_views, memory_named, run
+    from topicwarden.errors import ConfigurationError, Problem
+
+    def body() -> int:
+        if views:
+            return list_views()
+        if sql is None:
+            raise ConfigurationError(
+                Problem("no SQL", hint='such as "select * from findings"; --views lists the views')
+            )
+        options = QueryOptions(output_format, memory_named(memory), threads, period_named(first, last))
+        return run(store, typer.get_text_stream("stdin").read() if sql == "-" else sql, options)
+
+    exit_with(body)
+
+
+@app.command()
+def report(
+    store: Annotated[Path, typer.Argument(metavar="DIR", help="The store's folder.")],
+    first: FromOption = None,
+    last: ToOption = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help=".html, .pdf, .json, .oscal.json, .csv (a folder) or .zip. Default: HTML to stdout.",
+        ),
+    ] = None,
+    output_format: Annotated[
+        str | None,
+        typer.Option("--format", "-f", metavar="FORMAT", help="html, pdf, json, oscal or csv, whatever the name."),
+    ] = None,
+    policy: PolicyOption = None,
+    grants: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]CONFIGURATION",
+            help="A broker's configuration, as for `scan`, and what the store calls the broker; may be repeated.",
+        ),
+    ] = None,
+    previous: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The last report as .json: tells what changed since.")
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Verify the whole store first, and say so in the report.")
+    ] = False,
+) -> None:
+    """Write the report on a period: what was observed and found, what could not be seen, and the proof."""
+    from topicwarden.cli.period import period_named
+    from topicwarden.cli.report import ReportOptions, run
+
+    exit_with(
+        lambda: run(
+            store,
+            ReportOptions(period_named(first, last), output, output_format, policy, previous, grants or [], verify),
+        )
+    )
+
+
+@app.command()
 def explain(
     code: Annotated[
         str | None, typer.Argument(metavar="[CODE]", help="TW201, or its dotted name; without it, the list.")
@@ -381,6 +574,56 @@ def explain(
     from topicwarden.cli.explain import run
 
     exit_with(lambda: run(code))
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The store, as `watch --store` writes it.")],
+    public_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            help="The public key, or a file with it, that you kept elsewhere. Default: the store's own word.",
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="A copy of log/checkpoint that you kept elsewhere; may be repeated."),
+    ] = None,
+    segment: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Only prove that this segment is in the log as signed.")
+    ] = None,
+    row: Annotated[
+        int | None, typer.Option(metavar="I", min=0, help="With --segment: show its event number I, from 0.")
+    ] = None,
+    output_format: Annotated[str, typer.Option("--format", "-f", metavar="FORMAT", help="text or json.")] = "text",
+) -> None:
+    """Find and name whatever was changed, removed, added or moved in a store since it was written."""
+    from topicwarden.cli.verify import VerifyOptions, run
+
+    options = VerifyOptions(public_key, tuple(checkpoint or ()), segment, row, output_format)
+    exit_with(lambda: run(folder, options))
+
+
+@key_app.command("new")
+def key_new(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the key goes; never overwritten.")],
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What the key is called, in every signature. Default: by host.")
+    ] = None,
+) -> None:
+    """Make a key that signs a store's checkpoints, readable by this account only, and print its public half."""
+    from topicwarden.cli.key import run_new
+
+    exit_with(lambda: run_new(file, name))
+
+
+@key_app.command("public")
+def key_public(file: Annotated[Path, typer.Argument(metavar="FILE", help="The key.")]) -> None:
+    """Print a key's public half, which `verify --public-key` takes."""
+    from topicwarden.cli.key import run_public
+
+    exit_with(lambda: run_public(file))
 
 
 @app.command()
@@ -395,3 +638,128 @@ def demo(
     from topicwarden.cli.demo import run
 
     exit_with(lambda: run(broker, folder))
+
+
+@app.command()
+def attack(
+    tests: Annotated[
+        list[int] | None, typer.Argument(metavar="[TEST]...", min=1, help="Which tests, by number. Default: all.")
+    ] = None,
+    extra: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="SERVER", help="Play what needs this server too: rabbitmq. May be repeated."),
+    ] = None,
+    innocent: Annotated[
+        bool, typer.Option("--innocent", help="No attack: only sanctioned automation, which must not be accused.")
+    ] = False,
+    address: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="The loopback address of our own servers. Default: one is chosen."),
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where its files go. Default: a new folder in the temporary directory."),
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show everything that is seen, as it is.")] = False,
+) -> None:
+    """Play Atomic Red Team tests of T1071.005 against servers of our own, and show which rule catches which."""
+    from topicwarden.cli.attack import AttackOptions, run
+
+    exit_with(lambda: run(AttackOptions(tests or [], extra or [], address, folder, innocent, verbose)))
+
+
+@app.command()
+def rules(
+    to: Annotated[str | None, typer.Option("--to", metavar="FORM", help="Write them as: elastic or sigma.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where the files go; those there are replaced.")
+    ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option("--policy", "-p", metavar="FILE", help="Its inventory says which brokers and tools are meant."),
+    ] = None,
+) -> None:
+    """List the rules about hosts, or write them for other programs, and say what those cannot express."""
+    from topicwarden.cli.rules import RulesOptions, run
+
+    exit_with(lambda: run(RulesOptions(to, output, policy)))
+
+
+@app.command()
+def findings(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The store (docs/store.md).")],
+    action: Annotated[
+        str, typer.Argument(metavar="[ACTION]", help="list (the default), show, accept or reopen.")
+    ] = "list",
+    fingerprint: Annotated[
+        str | None, typer.Argument(metavar="[FINGERPRINT]", help="Of one finding; its first digits are enough.")
+    ] = None,
+    code: Annotated[
+        list[str] | None, typer.Option(metavar="CODE", help="Only these codes or dotted names; may be repeated.")
+    ] = None,
+    severity: Annotated[str | None, typer.Option(metavar="SEVERITY", help="Only from this one up.")] = None,
+    broker: Annotated[str | None, typer.Option(metavar="NAME", help="Only of this broker; * and ? as usual.")] = None,
+    host: Annotated[str | None, typer.Option(metavar="NAME", help="Only of this host.")] = None,
+    user: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only of this user, of a broker or of a process behind it.")
+    ] = None,
+    since: Annotated[str | None, typer.Option(metavar="TIME", help="Only what was seen then or later, UTC.")] = None,
+    only_open: Annotated[bool, typer.Option("--open", help="Only what no exception accepted.")] = False,
+    only_accepted: Annotated[bool, typer.Option("--accepted", help="Only what an exception accepted.")] = False,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="The gravest N. Default: 100 as text, all as jsonl.")
+    ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            "--policy", "-p", metavar="FILE", help="accept and reopen change it; list and show say what it accepts."
+        ),
+    ] = None,
+    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="accept: why; auditors will ask.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="DATE", help="accept: the last day, YYYY-MM-DD.")] = None,
+    topic: Annotated[str | None, typer.Option(metavar="FILTER", help="accept: only for these topics.")] = None,
+    exchange: Annotated[
+        str | None, typer.Option(metavar="NAME", help="accept: only for keys of it, with --key.")
+    ] = None,
+    key: Annotated[str | None, typer.Option(metavar="PATTERN", help="accept: the keys.")] = None,
+    queue: Annotated[str | None, typer.Option(metavar="PATTERN", help="accept: only for these queues.")] = None,
+    wide: Annotated[
+        bool, typer.Option("--wide", help="accept: though the exception covers more than this finding.")
+    ] = False,
+    line: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="reopen: which exception, by its line in the policy.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="accept, reopen: write without asking.")] = False,
+    output_format: Annotated[str, typer.Option("--format", "-f", metavar="FORMAT", help="text or jsonl.")] = "text",
+) -> None:
+    """List a store's findings, explain one, accept it in the policy until a day, or take that back."""
+    from topicwarden.cli.findings import FindingsOptions, run
+    from topicwarden.errors import ConfigurationError, Problem
+
+    def body() -> int:
+        if only_open and only_accepted:
+            raise ConfigurationError(Problem("--open and --accepted exclude each other"))
+        places = {"topic": topic, "exchange": exchange, "key": key, "queue": queue}
+        options = FindingsOptions(
+            action=action,
+            fingerprint=fingerprint,
+            output_format=output_format,
+            policy=policy,
+            limit=limit,
+            codes=code or [],
+            severity=severity,
+            broker=broker,
+            host=host,
+            user=user,
+            since=since,
+            state="open" if only_open else "accepted" if only_accepted else "all",
+            reason=reason,
+            until=until,
+            place={name: value for name, value in places.items() if value is not None},
+            wide=wide,
+            line=line,
+            yes=yes,
+        )
+        return run(folder, options)
+
+    exit_with(body)

@@ -1,4 +1,4 @@
-"""`learn`: a draft of a policy from recordings and logs."""
+"""`learn`: a draft of a policy from recordings and logs, or with `--baseline` of what is usual."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from topicwarden.cli import EXIT_BLIND, EXIT_CLEAN, EXIT_FINDINGS
 from topicwarden.cli.check import open_file
 from topicwarden.cli.signals import Interrupt
 from topicwarden.errors import ConfigurationError, ObservationError, Problem
+from topicwarden.learn.baseline import DAYS, BaselineDraft, BaselineGatherer, learn_baseline
+from topicwarden.learn.baseline_text import baseline_text, host_document
 from topicwarden.learn.draft import SUPPORT, Draft, draft
 from topicwarden.learn.observations import Gatherer
 from topicwarden.learn.review import MEANING, Reason, ReviewItem, document
@@ -25,7 +27,7 @@ from topicwarden.output.jsonl import encode
 from topicwarden.output.sinks import is_terminal
 from topicwarden.output.summary import SourceSummary
 from topicwarden.output.wording import counted, number
-from topicwarden.policy import parse_policy
+from topicwarden.policy import parse_baseline, parse_policy
 from topicwarden.sources import SourceOptions, load_brokers
 
 QUIET_SECONDS: Final = 2.0
@@ -45,6 +47,9 @@ class LearnOptions:
     min_coverage: float = 0.7
     min_users: int = SUPPORT
     broker_kind: str | None = None
+    baseline: bool = False
+    """Learn what is usual instead of what to allow."""
+    min_days: int = DAYS
 
     @property
     def review_path(self) -> Path:
@@ -105,6 +110,8 @@ def run(files: Sequence[str], options: LearnOptions, source_options: SourceOptio
             return EXIT_BLIND
         finally:
             progress.close()
+        if isinstance(learnt, BaselineDraft):
+            return _write_baseline(learnt, options, sources)
         if not learnt.events:
             raise ObservationError(
                 Problem("nothing was observed that needs a permission", hint="record more: topicwarden watch --record")
@@ -114,7 +121,7 @@ def run(files: Sequence[str], options: LearnOptions, source_options: SourceOptio
 
 def _learn(
     files: Sequence[str], options: LearnOptions, source_options: SourceOptions, progress: _Progress
-) -> tuple[Draft, list[SourceSummary]]:
+) -> tuple[Draft | BaselineDraft, list[SourceSummary]]:
     # Millions of small containers, none of them in a cycle: looking for cycles among them takes as long as learning.
     gc.disable()
     try:
@@ -125,18 +132,22 @@ def _learn(
 
 def _gathered_and_drafted(
     files: Sequence[str], options: LearnOptions, source_options: SourceOptions, progress: _Progress
-) -> tuple[Draft, list[SourceSummary]]:
+) -> tuple[Draft | BaselineDraft, list[SourceSummary]]:
     brokers = load_brokers()
     opened = [open_file(file, brokers, options.broker_kind, source_options) for file in files]
-    gatherer = Gatherer()
+    baseline = BaselineGatherer() if options.baseline else None
+    gatherer = baseline or Gatherer()
     for file, one in zip(files, opened, strict=True):
         for batch in one.batches:
             gatherer.add(batch)
             progress.tell(
                 f"reading {quoted(file, 60)}: {number(gatherer.events)} events, {number(gatherer.pairs)} different"
             )
-    found = draft(gatherer.finish(), progress.tell, support=options.min_users)
-    return found, [source for one in opened for source in one.sources]
+    sources = [source for one in opened for source in one.sources]
+    if baseline is not None:
+        usual = learn_baseline(baseline, progress.tell, support=options.min_users, min_days=options.min_days)
+        return usual, sources
+    return draft(gatherer.finish(), progress.tell, support=options.min_users), sources
 
 
 def _write(learnt: Draft, options: LearnOptions, sources: Sequence[SourceSummary]) -> int:
@@ -160,6 +171,56 @@ def _write(learnt: Draft, options: LearnOptions, sources: Sequence[SourceSummary
     for line in _summary(learnt, options, sources):
         sys.stderr.write(encodable(line, sys.stderr.encoding) + "\n")
     return EXIT_FINDINGS if refused else EXIT_CLEAN
+
+
+def _write_baseline(learnt: BaselineDraft, options: LearnOptions, sources: Sequence[SourceSummary]) -> int:
+    """Write what is usual and what is left out; raises ObservationError when there was nothing to learn from."""
+    if not learnt.events and not learnt.host_events:
+        raise ObservationError(
+            Problem("no publish and nothing of a host was observed", hint="record more: topicwarden watch --record")
+        )
+    review = options.review_path
+    nothing = not (learnt.topics or learnt.brokers or learnt.tools)
+    text = ""
+    if not nothing:
+        command = "topicwarden " + shlex.join(sys.argv[1:])
+        provenance = Provenance(command, sources=_told(sources), version=__version__, review=str(review))
+        text = baseline_text(learnt, provenance)
+        parse_baseline(text, str(options.output))  # a baseline that cannot be loaded is worse than none
+    documents = [*map(document, learnt.review), *map(host_document, learnt.left_out)]
+    _create(review, "".join(encode(one) + "\n" for one in documents))
+    if not nothing:
+        _create(options.output, text)
+    for line in _baseline_summary(learnt, options, sources, nothing):
+        sys.stderr.write(encodable(line, sys.stderr.encoding) + "\n")
+    return EXIT_FINDINGS if nothing else EXIT_CLEAN
+
+
+def _baseline_summary(
+    learnt: BaselineDraft, options: LearnOptions, sources: Sequence[SourceSummary], nothing: bool
+) -> list[str]:
+    lines = [f"source: {visible(line)}" for line in _told(sources)]
+    lines.append(
+        f"{number(learnt.events)} publishes by {number(learnt.accounts)} accounts, {number(learnt.host_events)} events "
+        f"of hosts; usual are {counted(len(learnt.topics), 'topic')}, {counted(len(learnt.brokers), 'broker')}, "
+        f"{counted(len(learnt.tools), 'tool')}, and {learnt.covered:.0%} of the publishes"
+    )
+    if learnt.overflow:
+        lines.append(f"warning: no room for {number(learnt.overflow)} events; nothing was learnt from them")
+    lines += _reviewed(learnt.review)
+    if learnt.left_out:
+        lines.append(f"to review, few-days ({number(len(learnt.left_out))}): brokers and tools that were rarely seen")
+        lines += [f"  {item.kind} {quoted(item.label, 70)}: {item.why}" for item in learnt.left_out[:_SHOWN]]
+    lines.append(f"review list: {visible(str(options.review_path))}")
+    if nothing:
+        lines += [
+            "no baseline is written: nothing was done by enough users, or on enough days",
+            "",
+            f"hint: record for {options.min_days} days, or lower --min-days or --min-users and trust what few did",
+        ]
+    else:
+        lines.append(f"baseline: {visible(str(options.output))}")
+    return lines
 
 
 def _told(sources: Sequence[SourceSummary]) -> list[str]:
@@ -187,14 +248,7 @@ def _summary(learnt: Draft, options: LearnOptions, sources: Sequence[SourceSumma
     )
     if learnt.overflow:
         lines.append(f"warning: no room for {number(learnt.overflow)} events; they are neither granted nor listed")
-    by_reason: dict[Reason, list[ReviewItem]] = {}
-    for item in learnt.review:
-        by_reason.setdefault(item.reason, []).append(item)
-    for reason, items in by_reason.items():
-        lines.append(f"to review, {reason.value} ({number(len(items))}): {MEANING[reason]}")
-        lines += [f"  {_line(item)}" for item in items[:_SHOWN]]
-        if len(items) > _SHOWN:
-            lines.append(f"  and {number(len(items) - _SHOWN)} more")
+    lines += _reviewed(learnt.review)
     lines.append(f"review list: {visible(str(options.review_path))}")
     if not learnt.roles:
         lines += [
@@ -210,6 +264,20 @@ def _summary(learnt: Draft, options: LearnOptions, sources: Sequence[SourceSumma
         ]
     else:
         lines.append(f"draft: {visible(str(options.output))}")
+    return lines
+
+
+def _reviewed(review: Sequence[ReviewItem]) -> list[str]:
+    """Return some of the review list, by reason."""
+    lines = []
+    by_reason: dict[Reason, list[ReviewItem]] = {}
+    for item in review:
+        by_reason.setdefault(item.reason, []).append(item)
+    for reason, items in by_reason.items():
+        lines.append(f"to review, {reason.value} ({number(len(items))}): {MEANING[reason]}")
+        lines += [f"  {_line(item)}" for item in items[:_SHOWN]]
+        if len(items) > _SHOWN:
+            lines.append(f"  and {number(len(items) - _SHOWN)} more")
     return lines
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from topicwarden.cli.check import Opened
 from topicwarden.cli.progress import Progress
+from topicwarden.cli.recorded import is_store
 from topicwarden.cli.signals import Interrupt
 from topicwarden.errors import ObservationError, Problem
 from topicwarden.events.observed import Observed
@@ -14,12 +15,15 @@ from topicwarden.output import wording
 
 
 def files_in(paths: Iterable[str]) -> list[str]:
-    """Return the files named, and for folders all files in them, by name; raises ObservationError for what is none."""
+    """Return the files and stores named, and for other folders all files in them, by name.
+
+    Raises ObservationError for a folder that holds none.
+    """
     found: list[str] = []
     for path in paths:
         if "://" in path or ":" in path.split("/", 1)[0]:
             found.append(path)
-        elif Path(path).is_dir():
+        elif Path(path).is_dir() and not is_store(path):
             inside = sorted(str(one) for one in Path(path).iterdir() if one.is_file() and not one.name.startswith("."))
             if not inside:
                 raise ObservationError(Problem("the folder holds no file", path, hint="name recordings or logs"))
@@ -34,6 +38,11 @@ def gather(opened: Sequence[Opened], progress: Progress, interrupt: Interrupt) -
     observed = Observed()
     events = 0
     for one in opened:
+        if one.add_up is not None:
+            observed.merge(one.add_up(interrupt))
+            if interrupt.happened:
+                return observed
+            continue
         for batch in one.batches:
             observed.add(batch)
             events += len(batch)

@@ -24,6 +24,14 @@ class RunOptions:
     """The lowest severity that makes the exit code 1; `NEVER` for none."""
     record: Path | None = None
     broker_kind: str | None = None
+    baseline: Path | None = None
+    """What `learn --baseline` wrote; None: what is usual is not known."""
+    skew: float = 2.0
+    """Seconds by which the clocks of hosts and brokers may differ."""
+    store: Path | None = None
+    """Where events and findings are kept."""
+    store_key: Path | None = None
+    """The key that signs them; None: the default one."""
 
 
 def severity_named(name: str) -> int:

@@ -13,6 +13,7 @@ from topicwarden.cli import EXIT_BLIND, EXIT_CLEAN, EXIT_FINDINGS
 from topicwarden.cli.check import Opened, open_file
 from topicwarden.cli.observed import files_in, gather
 from topicwarden.cli.progress import Progress
+from topicwarden.cli.recorded import is_store
 from topicwarden.cli.signals import Interrupt
 from topicwarden.cli.sources import broker_for
 from topicwarden.cli.witnesses import Tried, WitnessCheck, read_credentials, try_witnesses
@@ -53,7 +54,7 @@ def run(sources: Sequence[str], options: ScanOptions, source_options: SourceOpti
     if options.policy is not None:
         policy = load_policy(options.policy, [*catalogue, *(entry.name for entry in catalogue.values())])
     brokers = load_brokers()
-    found = _read(brokers, sources, options, source_options)
+    found = read_grants(brokers, sources, options, source_options)
     check = options.witness_check
     passwords = {} if check is None else read_credentials(check.credentials)
     kinds = {grants.broker: grants.kind for grants in found}
@@ -69,7 +70,7 @@ def run(sources: Sequence[str], options: ScanOptions, source_options: SourceOpti
             if interrupt.happened:
                 break
             scan.questions.clear()
-            result = scan.run(grants, _of(observed, grants, found), progress)
+            result = scan.run(grants, observed_at(observed, grants, found), progress)
             tried = Tried()
             if check is not None:
                 tried = _try(brokers[grants.kind], check, scan.questions, passwords, source_options, progress)
@@ -116,7 +117,7 @@ def _by_place(finding: Finding) -> tuple[object, ...]:
     )
 
 
-def _read(
+def read_grants(
     brokers: Mapping[str, Broker], sources: Sequence[str], options: ScanOptions, source_options: SourceOptions
 ) -> list[Grants]:
     """Read every source's grants; what is wrong with any of them is told at once."""
@@ -137,10 +138,14 @@ def _read(
 
 def _open(brokers: Mapping[str, Broker], options: ScanOptions, source_options: SourceOptions) -> list[Opened]:
     reading = SourceOptions(broker=source_options.broker, from_start=True)
-    return [open_file(file, brokers, None, reading) for file in files_in(options.observed)]
+    # A name given to the grants need not be the one a store's events have; `observed_at` sees to it.
+    stores = replace(reading, broker=None)
+    return [
+        open_file(file, brokers, None, stores if is_store(file) else reading) for file in files_in(options.observed)
+    ]
 
 
-def _of(observed: Observed | None, grants: Grants, found: Sequence[Grants]) -> Observed | None:
+def observed_at(observed: Observed | None, grants: Grants, found: Sequence[Grants]) -> Observed | None:
     """Return what was observed at this broker; when there is only one of each, their names need not agree."""
     if observed is None or (len(observed.brokers) <= 1 and len({one.broker for one in found}) == 1):
         return observed

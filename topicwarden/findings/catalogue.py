@@ -46,7 +46,7 @@ class FindingType(BaseModel):
     attack: list[str] = []
     """MITRE ATT&CK technique ids."""
     controls: dict[str, list[str]] = {}
-    """Control ids by framework key: `nist-800-53r5`, `iso-27001-2022`, `iec-62443-3-3`, `pci-dss-4.0`."""
+    """Control ids by framework key: `nist-800-53r5`, `iso-27001-2022`, `iec-62443-3-3`, `pci-dss-4.0`, `soc2`."""
     detection: Detection | None = None
     """For findings about hosts: the rule itself. Others are code."""
     cases: dict[str, Any] = {}

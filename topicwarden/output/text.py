@@ -48,6 +48,7 @@ FRAMEWORKS: Final[Mapping[str, str]] = MappingProxyType(
         "iso-27001-2022": "ISO/IEC 27001:2022",
         "iec-62443-3-3": "IEC 62443-3-3",
         "pci-dss-4.0": "PCI DSS 4.0",
+        "soc2": "SOC 2",
     }
 )
 

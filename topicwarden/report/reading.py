@@ -1,0 +1,239 @@
+"""What a report needs of a store's rows, through the documented views."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final, Self
+
+import pyarrow as pa
+
+from topicwarden.output import wording
+from topicwarden.report.findings import SEVERITIES
+from topicwarden.report.model import Query
+from topicwarden.store.reader import Store
+from topicwarden.store.views import Scope, Views, failures
+
+NANOSECONDS: Final = 1_000_000_000
+MAX_ROWS: Final = 500
+"""Rows of a table; more are counted, and the query beside it gives them all."""
+MAX_FINDINGS: Final = 5_000
+"""Findings that are read whole; of the others only the numbers are known."""
+MAX_STEPS: Final = 62
+"""Bars over time: a month of days fits, and a year of weeks."""
+_STEPS: Final = tuple(
+    seconds * NANOSECONDS
+    for seconds in (1, 5, 15, 60, 300, 900, 3600, 3 * 3600, 6 * 3600, 86_400, 7 * 86_400, 28 * 86_400, 364 * 86_400)
+)
+_LONGEST: Final = 364 * 86_400 * NANOSECONDS * 20
+"""A step for times so long that even years are too many."""
+_EARLIEST: Final = -(1 << 63) + 2
+_LATEST: Final = (1 << 63) - 2
+"""The ends of what DuckDB takes for a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A time in nanoseconds since the epoch, both ends included."""
+
+    from_ns: int
+    to_ns: int
+
+    @property
+    def step(self) -> int:
+        """The length of a step for charts: a round one, at most `MAX_STEPS` of which touch the time."""
+        length = self.to_ns - self.from_ns + 1
+        return next((step for step in _STEPS if length <= step * (MAX_STEPS - 1)), _LONGEST)
+
+    def steps(self) -> list[int]:
+        """Return when each step begins; the first one may begin before the time does."""
+        step = self.step
+        return [number * step for number in range(self.from_ns // step, self.to_ns // step + 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """How many findings there are of one kind."""
+
+    code: str
+    name: str
+    severity: str
+    difference: str
+    accepted: bool
+    findings: int
+    occurrences: int
+
+
+class Reading:
+    """Reads one period of a store; a context manager."""
+
+    def __init__(self, store: Store, span: Span) -> None:
+        """Raises ObservationError when the store cannot be read."""
+        self.span = Span(max(span.from_ns, _EARLIEST), min(span.to_ns, _LATEST))
+        with ExitStack() as opened:
+            self._seen = opened.enter_context(Views(store, Scope(self.span.from_ns, self.span.to_ns)))
+            self._all = opened.enter_context(Views(store))
+            # Every list of clients and names is made of these: they are read once.
+            for name in ("uses",):
+                self._materialise(self._seen, name)
+            self._run(f"CREATE TEMP TABLE found AS {_found(self.span)}")
+            self.unreadable = int(self.found(f"select count(*) from found where {_DAMAGED}")[0][0])  # noqa: S608
+            """Stored findings that say too little of themselves to be counted with others."""
+            self._run(f"DELETE FROM found WHERE {_DAMAGED}")  # noqa: S608 - words of ours
+            self._opened = opened.pop_all()
+
+    def rows(self, query: Query, limit: int = MAX_ROWS) -> tuple[list[tuple[Any, ...]], int]:
+        """Return the first rows that a query gives, times in nanoseconds, and how many it gives in all."""
+        views = self._seen if query.of_period else self._all
+        with failures():
+            reader = views.connection.sql(query.sql).to_arrow_reader(limit)
+            found = next(iter(reader), None)
+            reader.close()
+        columns = [] if found is None else [_values(column[:limit]) for column in found.columns]
+        rows = list(zip(*columns, strict=True))
+        if len(rows) < limit:
+            return rows, len(rows)
+        return rows, self.number(Query(f"select count(*) from ({query.sql})", query.of_period))  # noqa: S608 - ours
+
+    def number(self, query: Query) -> int:
+        """Return the one number that a query gives; nothing is 0."""
+        views = self._seen if query.of_period else self._all
+        return int(views.rows(query.sql)[0][0] or 0)
+
+    def events_by_step(self) -> dict[int, tuple[int, int]]:
+        """Return the events and refusals of each step by its number: when it begins, divided by its length."""
+        rows = self._seen.rows(
+            f"select time_ns // {self.span.step}, sum(count), sum(count) filter (outcome = 2) "  # noqa: S608 - numbers
+            "from stored.events group by 1"
+        )
+        return {int(number): (int(events), int(denied or 0)) for number, events, denied in rows}
+
+    def ends(self) -> tuple[int | None, int | None]:
+        """Return when the first and the last event were."""
+        first, last = self._seen.rows("select min(first_ns), max(last_ns) from stored.uses")[0]
+        return first, last
+
+    def different(self) -> int:
+        """Return how many different (client, action, name) were let pass, or not reported as refused."""
+        return int(
+            self._seen.rows(
+                "select count(*) from (select distinct c.principal, u.resource, u.action from stored.uses u "
+                "left join stored.principals c on c.id = u.client "
+                "where u.events > u.denied and u.action in (4, 5, 8))"
+            )[0][0]
+        )
+
+    def add_findings(self, documents: Sequence[Mapping[str, Any]], now_ns: int) -> None:
+        """Add findings that were made for this report; they replace those that were stored of the same cause."""
+        rows = [(json.dumps(document), now_ns) for document in documents]
+        if not rows:
+            return
+        self._run("CREATE TEMP TABLE fresh (document VARCHAR, now_ns BIGINT)")
+        with failures():
+            self._all.connection.executemany("INSERT INTO fresh VALUES (?, ?)", rows)
+        self._run("DELETE FROM found WHERE fingerprint IN (SELECT document->>'$.fingerprint' FROM fresh)")
+        self._run(f"INSERT INTO found BY NAME SELECT {_FIELDS}, document->>'$.fingerprint' AS fingerprint, "  # noqa: S608
+                  "(document->>'$.count')::BIGINT AS count, now_ns AS first_ns, now_ns AS last_ns, 1 AS runs, document "
+                  "FROM fresh")  # fmt: skip
+
+    def found(self, sql: str) -> list[tuple[Any, ...]]:
+        """Return what a query of `found` gives: a row for each cause that overlaps the period."""
+        return self._all.rows(sql)
+
+    def totals(self) -> list[Totals]:
+        """Return how many findings there are of each code, severity and state."""
+        return [
+            Totals(*row)
+            for row in self.found(
+                "select code, name, severity, difference, accepted is not null, count(*), sum(count)::bigint "
+                "from found group by all order by all"
+            )
+        ]
+
+    def documents(self) -> list[tuple[Any, ...]]:
+        """Return fingerprint, count, first, last, runs and document of the gravest findings."""
+        return self.found(
+            "select fingerprint, count, first_ns, last_ns, runs, document from found "  # noqa: S608 - a number
+            f"order by severity_rank(severity) desc, code, count desc, fingerprint limit {MAX_FINDINGS}"
+        )
+
+    def close(self) -> None:
+        """Close what was opened."""
+        self._opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self, statement: str) -> None:
+        with failures():
+            self._all.connection.execute(statement)
+
+    @staticmethod
+    def _materialise(views: Views, name: str) -> None:
+        with failures():
+            views.connection.execute(f"CREATE TABLE stored.{name}_kept AS FROM stored.{name}")
+            views.connection.execute(f"DROP VIEW stored.{name}")
+            views.connection.execute(f"ALTER TABLE stored.{name}_kept RENAME TO {name}")
+
+
+def _values(column: Any) -> list[Any]:
+    """Return a column as Python has it; a time's nanoseconds are more than `datetime` can hold."""
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("ns")).cast(pa.int64())
+    found: list[Any] = column.to_pylist()
+    return [int(value) if isinstance(value, Decimal) else value for value in found]
+
+
+_FIELDS: Final = ", ".join(
+    f"document->>'$.{name}' AS {name}" for name in ("code", "name", "severity", "difference", "accepted")
+)
+
+
+_DAMAGED: Final = (
+    "NOT regexp_full_match(fingerprint, '[0-9a-f]{32}') OR code IS NULL OR name IS NULL OR difference IS NULL "
+    f"OR coalesce(severity, '') NOT IN {SEVERITIES}"
+)
+
+
+def moment(time_ns: int) -> str:
+    """Return a time as SQL."""
+    return f"timestamp_ns '{wording.timestamp(time_ns, 9)[:-1].replace('T', ' ')}'"
+
+
+def counted_in(span: Span) -> str:
+    """Return SQL of the occurrences of each cause in the runs that overlap a time, from the documented views."""
+    return (
+        "select fingerprint, sum(n)::bigint as count from (select fingerprint, run, max(count) as n, "  # noqa: S608
+        "least(min(first_seen), min(time)) as begun, max(time) as ended from finding_history group by all) "
+        f"where begun <= {moment(span.to_ns)} and ended >= {moment(span.from_ns)} group by fingerprint"
+    )
+
+
+def findings_in(span: Span, where: str = "", what: str = "f.*") -> Query:
+    """Return the query of the findings of a time; `where`: further conditions on `f`, what the view has."""
+    condition = f" where {where}" if where else ""
+    return Query(
+        f"select {what} from findings f join ({counted_in(span)}) h using (fingerprint){condition}"  # noqa: S608 - ours
+        " order by severity_rank(f.severity) desc, f.code, h.count desc, fingerprint",
+        of_period=False,
+    )
+
+
+def _found(span: Span) -> str:
+    """Each cause once; the same rows as `findings_in` gives, read in one pass."""
+    return f"""
+        WITH runs AS (
+            SELECT fingerprint, run, max(count) AS count, max(time_ns) AS ended,
+                least(min(epoch_ns(try_cast(document->>'$.first_seen' AS TIMESTAMP_NS))), min(time_ns)) AS begun,
+                arg_max(document, (segment, time_ns, row)) AS document, max((segment, time_ns, row)) AS place
+            FROM stored.tellings GROUP BY fingerprint, run)
+        SELECT {_FIELDS}, * FROM (
+            SELECT fingerprint, sum(count)::BIGINT AS count, min(begun) AS first_ns, max(ended) AS last_ns,
+                count(*) AS runs, arg_max(document, place) AS document
+            FROM runs WHERE begun <= {span.to_ns} AND ended >= {span.from_ns} GROUP BY fingerprint)"""  # noqa: S608 - numbers
