@@ -97,6 +97,22 @@ class Observed:
                 seen = Seen(int(counts[number]), int(denials[number]), int(firsts[number]), int(lasts[number]))
                 self._add((self._who(client), Action(action), resource), seen)
 
+    def put(self, client: Client, action: Action, resource: Resource, seen: Seen) -> None:
+        """Add what was added up elsewhere."""
+        self.events += seen.count
+        self._add((self._who(client), action, resource), seen)
+
+    def merge(self, other: Observed) -> None:
+        """Add all that another one has."""
+        for (client, action, resource), seen in other._rows.items():
+            self._add((client, action, resource), seen)
+        self.events += other.events
+        self.lost += other.lost
+        self.overflow += other.overflow
+        firsts = [moment for moment in (self.first_ns, other.first_ns) if moment is not None]
+        lasts = [moment for moment in (self.last_ns, other.last_ns) if moment is not None]
+        self.first_ns, self.last_ns = min(firsts, default=None), max(lasts, default=None)
+
     def _add(self, key: _Key, more: Seen) -> None:
         seen = self._rows.get(key)
         if seen is not None:
