@@ -31,6 +31,8 @@ def test_the_wheel_holds_rules_and_plugin_sources_and_no_build_products(wheel: P
     assert "topicwarden/data/brokers/mosquitto/Makefile" in names
     assert "topicwarden/data/brokers/rabbitmq/build" in names
     assert "topicwarden/py.typed" in names
+    for name in ("report.html", "parts.html", "sets.html", "findings.html", "integrity.html", "style.css", "tables.js"):
+        assert f"topicwarden/report/templates/{name}" in names
     assert "topicwarden_collectors/mosquitto/__init__.py" in names
     assert not [name for name in names if name.endswith((".so", ".o", ".pyc", ".beam", ".ez"))]
     assert not [name for name in names if name.startswith("tests/")]

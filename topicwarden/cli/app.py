@@ -140,6 +140,18 @@ def watch(
     record: RecordOption = None,
     store: StoreOption = None,
     store_key: StoreKeyOption = None,
+    retain: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[CLASS=]TIME", help="Of the store, keep that long: 400d, or events=90d,findings=400d."),
+    ] = None,
+    retain_size: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[CLASS=]SIZE", help="Of the store, keep that much: 50GB, or events=40GB."),
+    ] = None,
+    timestamp_url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="An RFC 3161 authority that vouches for the time of the store's checkpoints."),
+    ] = None,
     metrics: Annotated[
         str | None,
         typer.Option(metavar="[HOST:]PORT", help="Serve Prometheus counters there; HOST defaults to 127.0.0.1."),
@@ -182,6 +194,9 @@ def watch(
             skew=skew,
             store=store,
             store_key=store_key,
+            retain=retain or (),
+            retain_size=retain_size or (),
+            timestamp_url=timestamp_url,
         )
         source_options = SourceOptions(
             broker=broker,
@@ -596,12 +611,16 @@ def verify(
     row: Annotated[
         int | None, typer.Option(metavar="I", min=0, help="With --segment: show its event number I, from 0.")
     ] = None,
+    timestamp_root: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Certificates (PEM) of authorities whose timestamps you trust."),
+    ] = None,
     output_format: Annotated[str, typer.Option("--format", "-f", metavar="FORMAT", help="text or json.")] = "text",
 ) -> None:
     """Find and name whatever was changed, removed, added or moved in a store since it was written."""
     from topicwarden.cli.verify import VerifyOptions, run
 
-    options = VerifyOptions(public_key, tuple(checkpoint or ()), segment, row, output_format)
+    options = VerifyOptions(public_key, tuple(checkpoint or ()), segment, row, output_format, timestamp_root)
     exit_with(lambda: run(folder, options))
 
 

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from topicwarden.cli.key import store_signer
+from topicwarden.cli.options import RunOptions
 from topicwarden.events import EventBatch, Notice
 from topicwarden.findings import Change, Finding
 from topicwarden.output import wording
@@ -18,7 +20,7 @@ from topicwarden.output.live import Live
 from topicwarden.output.origin import Origin
 from topicwarden.output.summary import Kept
 from topicwarden.store.model import Entry
-from topicwarden.store.notes import Signer
+from topicwarden.store.retention import parse_retention
 from topicwarden.store.writer import MAX_PENDING, StoreWriter
 
 WAIT_SECONDS: Final = 0.02
@@ -36,6 +38,7 @@ class Keeper:
         self._origin = origin
         self._patient = patient
         self._told: str | None = None
+        self._warned: set[str] = set()
         self._dropped = 0
         self._closed = False
 
@@ -67,6 +70,18 @@ class Keeper:
         if self._writer.dropped and not self._dropped:
             self._live.message(f"error: evidence is being lost, too much waits to be written: {place}")
         self._dropped = self._writer.dropped
+        for what, failed in (
+            ("the store is not tidied", self._writer.tidy_error),
+            ("no authority vouches for the time of checkpoints", self._stamping_error()),
+        ):
+            problem = None if failed is None else f"{what}: {failed}"
+            if problem is not None and problem not in self._warned:
+                self._warned.add(problem)
+                self._live.message(f"warning: {visible(problem)}: {place}")
+
+    def _stamping_error(self) -> object:
+        stamping = self._writer.timestamps
+        return None if stamping is None else stamping.error
 
     def close(self, findings: Sequence[Finding] = ()) -> None:
         """Keep the final state of findings that grew since they were told of, and seal everything; once."""
@@ -108,10 +123,13 @@ class Keeper:
 
 @contextmanager
 def open_keeper(
-    folder: Path, signer: Signer, about: Mapping[str, Any], live: Live, origin: Origin, *, patient: bool
+    folder: Path, options: RunOptions, about: Mapping[str, Any], live: Live, origin: Origin, *, patient: bool
 ) -> Iterator[Keeper]:
     """Open or begin a store that is closed when left; raises ConfigurationError or ObservationError as it does."""
-    keeper = Keeper(StoreWriter(folder, signer, about=about), folder, live, origin, patient=patient)
+    retention = parse_retention(options.retain, options.retain_size)
+    signer = store_signer(options.store_key)
+    writer = StoreWriter(folder, signer, about=about, retention=retention, timestamp_url=options.timestamp_url)
+    keeper = Keeper(writer, folder, live, origin, patient=patient)
     try:
         yield keeper
     finally:

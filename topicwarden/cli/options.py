@@ -31,6 +31,11 @@ class RunOptions:
     store: Path | None = None
     """Where events and findings are kept."""
     store_key: Path | None = None
+    retain: Sequence[str] = ()
+    """How long the store keeps what: `400d`, `events=90d`; none: for ever."""
+    retain_size: Sequence[str] = ()
+    timestamp_url: str | None = None
+    """Of an authority (RFC 3161) that vouches for the time of the store's checkpoints."""
     """The key that signs them; None: the default one."""
 
 

@@ -14,6 +14,7 @@ from topicwarden import __version__
 from topicwarden.cli.options import RunOptions
 from topicwarden.cli.resolving import resolve
 from topicwarden.engine import Engine, HostOptions, Inventory
+from topicwarden.errors import ConfigurationError, Problem
 from topicwarden.events import EventBatch, EventBuilder, Notice, Outcome, Tables
 from topicwarden.events.recording import Recorder, open_recorder
 from topicwarden.findings import Change, Finding, Severity, load_catalogue
@@ -210,14 +211,16 @@ def open_pipeline(
         sink = make_sink(options.output_format, out, origin=origin, live=command != "check")
         live = stack.enter_context(Live(sink, err))
         pipeline = Pipeline(command, options, live, broker_hosts)
+        if options.store is None and (options.retain or options.retain_size or options.timestamp_url):
+            raise ConfigurationError(
+                Problem("--retain, --retain-size and --timestamp-url are about a store", hint="name it: --store DIR")
+            )
         if options.store is not None:
             # Not at the top: a store's libraries take as long to load as everything else together.
             from topicwarden.cli.keeping import gap_at_start, open_keeper
-            from topicwarden.cli.key import store_signer
 
             # A recording can wait until it is kept; a broker cannot.
-            signer = store_signer(options.store_key)
-            opening = open_keeper(options.store, signer, about, live, origin, patient=command == "check")
+            opening = open_keeper(options.store, options, about, live, origin, patient=command == "check")
             pipeline.keeper = stack.enter_context(opening)
             pipeline.metrics.set_store(pipeline.keeper)
             pipeline.tell(gap_at_start(pipeline.keeper, about))

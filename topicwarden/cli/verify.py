@@ -17,6 +17,7 @@ from topicwarden.output.jsonl import encode
 from topicwarden.output.verification import document, proof_document, proof_lines, text_lines
 from topicwarden.store.notes import MAX_NOTE, NoteError, Verifier
 from topicwarden.store.proof import prove
+from topicwarden.store.timestamps import roots_of
 from topicwarden.store.verify import verify
 
 FORMATS: Final = ("text", "json")
@@ -36,6 +37,8 @@ class VerifyOptions:
     row: int | None = None
     """And show this event of it."""
     output_format: str = "text"
+    timestamp_root: Path | None = None
+    """Certificates of authorities whose timestamps are trusted."""
 
 
 def run(folder: Path, options: VerifyOptions) -> int:
@@ -54,8 +57,9 @@ def run(folder: Path, options: VerifyOptions) -> int:
         proof = prove(folder, options.segment, options.row, verifier=verifier, note=next(iter(notes.values()), None))
         _print(proof_lines(proof), proof_document(proof), options.output_format)
         return EXIT_CLEAN if proof.holds else EXIT_FINDINGS
+    roots = [] if options.timestamp_root is None else roots_of(options.timestamp_root)
     with Progress(sys.stderr) as progress:
-        report = verify(folder, verifier=verifier, checkpoints=notes, said=progress)
+        report = verify(folder, verifier=verifier, checkpoints=notes, roots=roots, said=progress)
     _print(text_lines(report), document(report), options.output_format)
     return EXIT_CLEAN if report.intact else EXIT_FINDINGS
 

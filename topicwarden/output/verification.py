@@ -36,7 +36,10 @@ def text_lines(report: Verification) -> Iterator[str]:
     if report.outside:
         yield f"      continues {wording.counted(report.outside, 'checkpoint')} from elsewhere"
     if report.timestamps:
-        yield f"      {wording.counted(report.timestamps, 'timestamp token')} hold"
+        yield f"      {wording.counted(report.timestamps, 'timestamp')} by an authority that was given"
+    if report.untrusted_timestamps:
+        count = wording.counted(report.untrusted_timestamps, "timestamp")
+        yield f"      {count} fit; whose they are was not verified: --timestamp-root"
     until = "" if report.sealed_ns is None else f", sealed until {wording.timestamp(report.sealed_ns)}"
     yield f"rows  {wording.number(report.rows)} verified in {wording.counted(report.files, 'file')}{until}"
     if report.retired:
@@ -81,6 +84,7 @@ def document(report: Verification) -> dict[str, Any]:
             "checkpoints": report.checkpoints,
             "checkpoints_from_elsewhere": report.outside,
             "timestamps": report.timestamps,
+            "timestamps_of_whom_is_not_verified": report.untrusted_timestamps,
             "newest_checkpoint": None
             if newest is None
             else {"size": newest.size, "root_sha256": newest.root.hex(), "time": _time(newest.time_ns)},

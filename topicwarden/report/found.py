@@ -160,7 +160,7 @@ def techniques(reading: Reading) -> Section:
         (str(technique), int(count), int(occurrences), tuple(sorted(codes)))
         for technique, count, occurrences, codes in reading.found(
             "select technique, count(*), sum(count), list(distinct code) from (select code, count, "
-            "unnest(from_json(document->'$.attack', '[\"VARCHAR\"]')) as technique from found where accepted is null) "
+            "unnest(attack) as technique from found where accepted is null) "
             "group by 1 order by 2 desc, 1"
         )
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -102,7 +103,7 @@ def verified(integrity: Integrity, verification: Verification) -> Integrity:
     if not count:
         verdict = (
             f"Verified for this report: {wording.counted(verification.rows, 'row')} in "
-            f"{wording.counted(verification.segments, 'segment')} are exactly those that the log names, the log is "
+            f"{wording.counted(verification.segments, 'segment')} are exactly those that the log names, and the log is "
             f"what {wording.counted(verification.checkpoints, 'checkpoint')} signed."
         )
         return replace(integrity, verdict=verdict, holds=integrity.holds)
@@ -154,7 +155,11 @@ def chapter(integrity: Integrity, directory: str) -> Section:
             "Keep the checkpoint below outside of the store: with it, nobody can change what it covers unnoticed.",
             None,
         ),
-        ("2", "Check every row, file, segment and checkpoint of the store.", f"topicwarden verify {directory}"),
+        (
+            "2",
+            "Check every row, file, segment and checkpoint of the store.",
+            f"topicwarden verify {shlex.quote(directory)}",
+        ),
         ("3", "Check that the key below is the one your organisation keeps for this store.", None),
         (
             "4",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -38,10 +39,8 @@ def scope(inputs: Inputs, reading: Reading) -> Section:
     if judged.digests:
         facts.append(("SHA-256 of what was watched by", ", ".join(judged.digests)))
     if judged.problem is not None and inputs.runs:
-        warnings.append(
-            f"Deviations may be missing: {judged.problem}. `topicwarden check {inputs.directory} --policy FILE` judges "
-            "again what is stored."
-        )
+        again = f"topicwarden check {shlex.quote(inputs.directory)} --policy FILE"
+        warnings.append(f"Deviations may be missing: {judged.problem}. `{again}` judges again what is stored.")
     if not brokers:
         warnings.append("Not one event of a broker is stored of this period: whatever follows about it is empty.")
     rows = [

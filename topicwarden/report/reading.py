@@ -77,9 +77,10 @@ class Reading:
             self._seen = opened.enter_context(Views(store, Scope(self.span.from_ns, self.span.to_ns)))
             self._all = opened.enter_context(Views(store))
             # Every list of clients and names is made of these: they are read once.
-            for name in ("uses",):
+            for name in ("stored.uses", "main.clients", "main.topics"):
                 self._materialise(self._seen, name)
             self._run(f"CREATE TEMP TABLE found AS {_found(self.span)}")
+            self._run("CREATE TEMP TABLE fresh (document VARCHAR, now_ns BIGINT)")
             self.unreadable = int(self.found(f"select count(*) from found where {_DAMAGED}")[0][0])  # noqa: S608
             """Stored findings that say too little of themselves to be counted with others."""
             self._run(f"DELETE FROM found WHERE {_DAMAGED}")  # noqa: S608 - words of ours
@@ -131,13 +132,13 @@ class Reading:
         rows = [(json.dumps(document), now_ns) for document in documents]
         if not rows:
             return
-        self._run("CREATE TEMP TABLE fresh (document VARCHAR, now_ns BIGINT)")
         with failures():
             self._all.connection.executemany("INSERT INTO fresh VALUES (?, ?)", rows)
         self._run("DELETE FROM found WHERE fingerprint IN (SELECT document->>'$.fingerprint' FROM fresh)")
-        self._run(f"INSERT INTO found BY NAME SELECT {_FIELDS}, document->>'$.fingerprint' AS fingerprint, "  # noqa: S608
-                  "(document->>'$.count')::BIGINT AS count, now_ns AS first_ns, now_ns AS last_ns, 1 AS runs, document "
-                  "FROM fresh")  # fmt: skip
+        self._run(
+            f"INSERT INTO found BY NAME SELECT {_FIELDS}, d.count AS count, now_ns AS first_ns, now_ns AS last_ns, "  # noqa: S608
+            f"1 AS runs FROM (SELECT now_ns, from_json(document, '{_SHAPE}') AS d FROM fresh)"
+        )
 
     def found(self, sql: str) -> list[tuple[Any, ...]]:
         """Return what a query of `found` gives: a row for each cause that overlaps the period."""
@@ -155,9 +156,17 @@ class Reading:
 
     def documents(self) -> list[tuple[Any, ...]]:
         """Return fingerprint, count, first, last, runs and document of the gravest findings."""
+        self._run(
+            "CREATE OR REPLACE TEMP TABLE gravest AS FROM found "
+            f"ORDER BY severity_rank(severity) DESC, code, count DESC, fingerprint LIMIT {MAX_FINDINGS}"
+        )
+        what = "g.fingerprint, g.count, g.first_ns, g.last_ns, g.runs, s.document"
+        # Only these are read whole; a place is a row of one file, and the fingerprint tells files apart.
         return self.found(
-            "select fingerprint, count, first_ns, last_ns, runs, document from found "  # noqa: S608 - a number
-            f"order by severity_rank(severity) desc, code, count desc, fingerprint limit {MAX_FINDINGS}"
+            f"SELECT {what} FROM gravest g JOIN stored.findings s ON s.segment = g.place.segment "  # noqa: S608 - ours
+            "AND s.time_ns = g.place.time_ns AND s.row = g.place.row "
+            f"WHERE s.document->>'$.fingerprint' = g.fingerprint UNION ALL SELECT {what} FROM gravest g "
+            "JOIN fresh s ON s.document->>'$.fingerprint' = g.fingerprint WHERE g.place IS NULL"
         )
 
     def close(self) -> None:
@@ -176,10 +185,11 @@ class Reading:
 
     @staticmethod
     def _materialise(views: Views, name: str) -> None:
+        """Put a table in the place of a view that gives the same."""
         with failures():
-            views.connection.execute(f"CREATE TABLE stored.{name}_kept AS FROM stored.{name}")
-            views.connection.execute(f"DROP VIEW stored.{name}")
-            views.connection.execute(f"ALTER TABLE stored.{name}_kept RENAME TO {name}")
+            views.connection.execute(f"CREATE TABLE {name}_kept AS FROM {name}")
+            views.connection.execute(f"DROP VIEW {name}")
+            views.connection.execute(f"ALTER TABLE {name}_kept RENAME TO {name.partition('.')[2]}")
 
 
 def _values(column: Any) -> list[Any]:
@@ -190,14 +200,20 @@ def _values(column: Any) -> list[Any]:
     return [int(value) if isinstance(value, Decimal) else value for value in found]
 
 
-_FIELDS: Final = ", ".join(
-    f"document->>'$.{name}' AS {name}" for name in ("code", "name", "severity", "difference", "accepted")
+_SHAPE: Final = json.dumps(
+    {
+        **dict.fromkeys(("fingerprint", "code", "name", "severity", "difference", "accepted", "first_seen"), "VARCHAR"),
+        "count": "BIGINT",
+        "attack": ["VARCHAR"],
+    }
 )
-
-
+"""What of a finding's document is needed of every one."""
+_FIELDS: Final = ", ".join(
+    f"d.{name} AS {name}" for name in ("fingerprint", "code", "name", "severity", "difference", "accepted", "attack")
+)
 _DAMAGED: Final = (
-    "NOT regexp_full_match(fingerprint, '[0-9a-f]{32}') OR code IS NULL OR name IS NULL OR difference IS NULL "
-    f"OR coalesce(severity, '') NOT IN {SEVERITIES}"
+    "NOT regexp_full_match(coalesce(fingerprint, ''), '[0-9a-f]{32}') OR count IS NULL OR code IS NULL "
+    f"OR name IS NULL OR difference IS NULL OR coalesce(severity, '') NOT IN {SEVERITIES}"
 )
 
 
@@ -228,12 +244,18 @@ def findings_in(span: Span, where: str = "", what: str = "f.*") -> Query:
 def _found(span: Span) -> str:
     """Each cause once; the same rows as `findings_in` gives, read in one pass."""
     return f"""
-        WITH runs AS (
-            SELECT fingerprint, run, max(count) AS count, max(time_ns) AS ended,
-                least(min(epoch_ns(try_cast(document->>'$.first_seen' AS TIMESTAMP_NS))), min(time_ns)) AS begun,
-                arg_max(document, (segment, time_ns, row)) AS document, max((segment, time_ns, row)) AS place
-            FROM stored.tellings GROUP BY fingerprint, run)
-        SELECT {_FIELDS}, * FROM (
+        WITH said AS (
+            SELECT {{'segment': f.segment, 'time_ns': f.time_ns, 'row': f.row}} AS place, time_ns,
+                coalesce(r.run, 0) AS run, d, d.fingerprint AS fingerprint
+            FROM (SELECT segment, time_ns, row, from_json(document, '{_SHAPE}') AS d FROM stored.findings) f
+                ASOF LEFT JOIN stored.runs r ON f.segment >= r.first_segment),
+        runs AS (
+            SELECT fingerprint, run, max(d.count) AS count, max(time_ns) AS ended, max(place) AS place,
+                least(min(epoch_ns(try_cast(d.first_seen AS TIMESTAMP_NS))), min(time_ns)) AS begun,
+                arg_max(d, place) AS d
+            FROM said GROUP BY fingerprint, run)
+        SELECT {_FIELDS.replace("d.fingerprint AS fingerprint", "fingerprint")}, count, first_ns, last_ns, runs, place
+        FROM (
             SELECT fingerprint, sum(count)::BIGINT AS count, min(begun) AS first_ns, max(ended) AS last_ns,
-                count(*) AS runs, arg_max(document, place) AS document
-            FROM runs WHERE begun <= {span.to_ns} AND ended >= {span.from_ns} GROUP BY fingerprint)"""  # noqa: S608 - numbers
+                count(*) AS runs, arg_max(d, place) AS d, max(place) AS place
+            FROM runs WHERE begun <= {span.to_ns} AND ended >= {span.from_ns} GROUP BY fingerprint)"""  # noqa: S608

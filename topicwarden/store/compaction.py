@@ -107,7 +107,8 @@ class Compactor:
             key = (kind, files[0].broker, files[0].hour)
             if folder_of(self._root, *key) == folder:
                 count, last = self._files.get(key, (0, 0))
-                self._files[key] = (count + len(files), last)
+                # Those that came since we began are among them.
+                self._files[key] = (max(count, len(files)), last)
 
     def _over(self, key: PartKey, now_ns: int) -> bool:
         return (key[2] + 1) * HOUR_NS + SETTLED_NS <= now_ns

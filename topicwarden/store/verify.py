@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from topicwarden.errors import ObservationError, Problem
 from topicwarden.store.files import RowFile, folder_of, hour_folders, is_hour, is_row_file, is_temporary
@@ -23,6 +23,9 @@ from topicwarden.store.retention import marked, retired_by
 from topicwarden.store.verify_log import Parts, RetiredRun, strange, tail, unexpected, verify_log
 from topicwarden.store.verify_model import Damage, Found, Verification
 from topicwarden.store.verify_rows import Expected, FolderResult, verify_folder
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
 
 THREADS: Final = min(4, os.cpu_count() or 1)
 _AHEAD: Final = 4
@@ -35,13 +38,15 @@ def verify(
     *,
     verifier: Verifier | None = None,
     checkpoints: Mapping[str, bytes] | None = None,
+    roots: Sequence[Certificate] = (),
     said: Callable[[str], None] = lambda _: None,
     threads: int = THREADS,
 ) -> Verification:
     """Verify a store; raises ObservationError for what is none, is of a newer format, or may not be read.
 
     `verifier`: the key it should be signed with, as known from elsewhere; `checkpoints`: notes kept elsewhere, by
-    name; `said`: called very often with what is being done.
+    name; `roots`: certificates of authorities whose timestamps are trusted; `said`: called very often with what is
+    being done.
     """
     info = read_info(folder)
     report = Verification(info.id, verifier or info.verifier, own_key=verifier is None)
@@ -49,7 +54,7 @@ def verify(
         report.add([Found(Damage.CHANGED, INFO, f"its key is {info.verifier}, not {verifier}")])
     parts = Parts()
     try:
-        _Verifying(folder, report, parts, said).run(info, checkpoints or {}, threads)
+        _Verifying(folder, report, parts, said).run(info, checkpoints or {}, roots, threads)
     except PermissionError as error:
         raise ObservationError(
             Problem(f"cannot be read: {error.strerror}", error.filename, hint="verify as the store's owner")
@@ -69,14 +74,16 @@ class _Verifying:
         self._late: dict[str, list[RetiredRun]] = {}
         """What was retired since the log was read."""
 
-    def run(self, info: StoreInfo, checkpoints: Mapping[str, bytes], threads: int) -> None:
+    def run(
+        self, info: StoreInfo, checkpoints: Mapping[str, bytes], roots: Sequence[Certificate], threads: int
+    ) -> None:
         """Verify the log, then every folder."""
         report = self._report
         if not (self._folder / "log").is_dir():
             report.add([Found(Damage.MISSING, "log", "there is no log, so nothing says what should be here")])
             return
         digest = info_digest(self._folder)
-        for entries in verify_log(self._folder, info, digest, checkpoints, report, self._parts):
+        for entries in verify_log(self._folder, info, digest, checkpoints, roots, report, self._parts):
             self._said(f"verifying the log: {entries} entries")
         report.add(unexpected(self._folder))
         report.add(self._unexpected())

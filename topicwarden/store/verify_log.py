@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import struct
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,11 @@ from topicwarden.store.merkle import Frontier, leaf_hash
 from topicwarden.store.model import Entry, EntryKind, Kind
 from topicwarden.store.notes import Checkpoint, NoteError, Verifier, open_note
 from topicwarden.store.retention import MARK, retired_by
+from topicwarden.store.timestamps import SUFFIX, available, verify_tokens
 from topicwarden.store.verify_model import Damage, Found, Verification
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
 
 PART: Final = np.dtype([("segment", "<u8"), ("rows", "<i8"), ("entry", "<u8"), ("digest", "V32")])
 """What is kept of each part."""
@@ -100,33 +104,41 @@ def _folder(kind: Kind, broker: str, hour: int) -> str:
 
 
 def verify_log(
-    folder: Path, info: StoreInfo, digest: str, outside: Mapping[str, bytes], report: Verification, parts: Parts
+    folder: Path,
+    info: StoreInfo,
+    digest: str,
+    outside: Mapping[str, bytes],
+    roots: Sequence[Certificate],
+    report: Verification,
+    parts: Parts,
 ) -> Iterator[int]:
     """Verify the log and what signs it; yields how many entries were read, now and then.
 
-    `folder`: the store's; `digest`: that of its `store.json`; `outside`: checkpoints kept elsewhere, by their names.
+    `folder`: the store's; `digest`: that of its `store.json`; `outside`: checkpoints kept elsewhere, by their names;
+    `roots`: authorities whose timestamps are trusted.
     """
-    kept = _kept(folder / "log", info, report)
+    kept, notes = _kept(folder / "log", info, report)
+    _verify_tokens(folder / "log" / "checkpoints", notes, roots, report)
     elsewhere = _elsewhere(outside, info, report)
-    roots: dict[int, bytes] = {}
+    tops: dict[int, bytes] = {}
     wanted = {one.size for one in (*kept.values(), *elsewhere.values())}
     frontier = Frontier()
     last = None
     for entry, line in _entries(folder, report):
         frontier.append(leaf_hash(line))
         if frontier.size in wanted:
-            roots[frontier.size] = frontier.root()
+            tops[frontier.size] = frontier.root()
         if entry is not None:
             last = _follow(entry, last, digest, report)
             parts.add(entry)
         if frontier.size % 4096 == 0:
             yield frontier.size
     report.entries = frontier.size
-    report.checkpoints = _fitting(kept, roots, frontier.size, report)
-    report.outside = _fitting(elsewhere, roots, frontier.size, report)
+    report.checkpoints = _fitting(kept, tops, frontier.size, report)
+    report.outside = _fitting(elsewhere, tops, frontier.size, report)
     if report.newest is None and report.segments:
         report.add([Found(Damage.MISSING, "log/checkpoint", "no checkpoint signs the log's entries")])
-    if report.newest is not None and roots.get(report.newest.size) != report.newest.root:
+    if report.newest is not None and tops.get(report.newest.size) != report.newest.root:
         report.newest = None
 
 
@@ -199,9 +211,10 @@ def _follow(entry: Entry, last: int | None, digest: str, report: Verification) -
     return last
 
 
-def _kept(log: Path, info: StoreInfo, report: Verification) -> dict[str, Checkpoint]:
-    """Return the checkpoints kept in the store that the key signed, by their places."""
+def _kept(log: Path, info: StoreInfo, report: Verification) -> tuple[dict[str, Checkpoint], dict[int, bytes]]:
+    """Return the store's checkpoints that the key signed, by their places; and the notes of those that stay."""
     found: dict[str, Checkpoint] = {}
+    notes: dict[int, bytes] = {}
     sizes: set[int] = set()
     folder = log / "checkpoints"
     names = (
@@ -211,7 +224,8 @@ def _kept(log: Path, info: StoreInfo, report: Verification) -> dict[str, Checkpo
         place = f"log/checkpoints/{name}" if name else "log/checkpoint"
         sizes |= {int(name)} if name else set()
         try:
-            checkpoint = signed_checkpoint((log.parent / place).read_bytes(), info, report.verifier)
+            note = (log.parent / place).read_bytes()
+            checkpoint = signed_checkpoint(note, info, report.verifier)
         except FileNotFoundError:
             continue
         except (NoteError, OSError) as error:
@@ -222,6 +236,8 @@ def _kept(log: Path, info: StoreInfo, report: Verification) -> dict[str, Checkpo
             report.add([Found(Damage.FORGED, place, message)])
             continue
         found[place] = checkpoint
+        if name:
+            notes[checkpoint.size] = note
     newest = found.get("log/checkpoint")
     if newest is None and sizes and not (log / "checkpoint").exists():
         report.add([Found(Damage.MISSING, "log/checkpoint", "the newest checkpoint is not there")])
@@ -232,7 +248,22 @@ def _kept(log: Path, info: StoreInfo, report: Verification) -> dict[str, Checkpo
                 message = f"not there; {place} says that it was kept"
                 report.add([Found(Damage.MISSING, f"log/checkpoints/{size}", message)])
     report.newest = max(found.values(), key=lambda one: one.size, default=None)
-    return found
+    return found, notes
+
+
+def _verify_tokens(
+    folder: Path, notes: Mapping[int, bytes], roots: Sequence[Certificate], report: Verification
+) -> None:
+    tokens = sum(1 for path in folder.glob(f"*{SUFFIX}")) if folder.is_dir() else 0
+    if tokens and not available():
+        report.remarks.append(f"{tokens} timestamp tokens were not looked at: that needs the extra `timestamp`")
+        return
+    for found in verify_tokens(folder, notes, roots) if tokens else ():
+        if isinstance(found, Found):
+            report.add([found])
+        else:
+            report.timestamps += found
+            report.untrusted_timestamps += not found
 
 
 def _elsewhere(notes: Mapping[str, bytes], info: StoreInfo, report: Verification) -> dict[str, Checkpoint]:

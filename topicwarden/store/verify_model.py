@@ -71,7 +71,9 @@ class Verification:
     outside: int = 0
     """Checkpoints from elsewhere that the log continues."""
     timestamps: int = 0
-    """Timestamp tokens that hold."""
+    """Timestamp tokens by an authority that is trusted."""
+    untrusted_timestamps: int = 0
+    """Timestamp tokens over the right checkpoint; who made them was not verified."""
     retired: int = 0
     """Parts that an entry says were deleted, and are."""
     gaps: int = 0

@@ -26,7 +26,7 @@ from topicwarden.store.files import file_name, folder_of, row_files, write_rows
 from topicwarden.store.identity import STORE_DIGEST, begun, info_digest, locked
 from topicwarden.store.log import Log, LogDamageError, LogWriter, sync_folder
 from topicwarden.store.model import Entry, EntryKind, Kind, Part
-from topicwarden.store.notes import Signer
+from topicwarden.store.notes import Checkpoint, Signer
 from topicwarden.store.pending import Pending, Rows
 from topicwarden.store.retention import (
     MARK,
@@ -41,6 +41,7 @@ from topicwarden.store.retention import (
     to_retire,
 )
 from topicwarden.store.rows import digest_of
+from topicwarden.store.timestamps import Timestamper
 
 SEAL_SECONDS: Final = 0.5
 CHECKPOINT_SECONDS: Final = 10.0
@@ -68,10 +69,12 @@ class StoreWriter:
         *,
         about: Mapping[str, Any] | None = None,
         retention: Retention | None = None,
+        timestamp_url: str | None = None,
         now_ns: Callable[[], int] = time.time_ns,
         seal_seconds: float = SEAL_SECONDS,
     ) -> None:
-        """Open or begin the store; `about` says what is watched, `retention` what may go.
+        """Open or begin the store; `about` says what is watched, `retention` what may go, `timestamp_url` which
+        authority timestamps the checkpoints that stay.
 
         Raises ConfigurationError when another writer has it, the key is another, or it cannot be written;
         ObservationError when it is damaged or of a newer format.
@@ -86,6 +89,8 @@ class StoreWriter:
         """Why the last attempt to seal failed; None: it did not."""
         self.tidy_error: OSError | None = None
         """Why files could not be merged or deleted the last time; None: they could. No row is lost by that."""
+        self.timestamps: Timestamper | None = None
+        """Who asks for timestamps; its `error` says why there are none."""
         self._folder = folder
         self._now_ns = now_ns
         self._seal_seconds = seal_seconds
@@ -104,7 +109,9 @@ class StoreWriter:
             self._recover()
             itself = info_digest(folder)
             self._append(EntryKind.OPENED, {"version": __version__, STORE_DIGEST: itself, "about": dict(about or {})})
-            self._log.checkpoint(now_ns())
+            if timestamp_url is not None:
+                self.timestamps = Timestamper(timestamp_url, folder / "log" / "checkpoints")
+            self._signed(self._log.checkpoint(now_ns()))
         except LogDamageError as error:
             self._let_go()
             raise ObservationError(
@@ -170,6 +177,8 @@ class StoreWriter:
         self.close()
 
     def _let_go(self) -> None:
+        if self.timestamps is not None:
+            self.timestamps.close()
         if self._opened is not None:
             self._opened.close()
         os.close(self._lock)
@@ -307,11 +316,15 @@ class StoreWriter:
     def _checkpoint(self, *, keep: bool) -> None:
         self._checkpointed = time.monotonic()
         try:
-            self._log.checkpoint(self._now_ns(), keep=keep)
+            self._signed(self._log.checkpoint(self._now_ns(), keep=keep))
             if keep:
                 self._kept = self._checkpointed
         except OSError as error:
             self.error = error
+
+    def _signed(self, checkpoint: Checkpoint) -> None:
+        if checkpoint.kept and self.timestamps is not None:
+            self.timestamps.kept(checkpoint.size)
 
     def _end(self) -> None:
         if self._unwritten:
