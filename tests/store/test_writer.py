@@ -16,6 +16,7 @@ from topicwarden.events import Action, Client, EventBuilder, Resource, ResourceK
 from topicwarden.events.tables import Table
 from topicwarden.store import pending, writer
 from topicwarden.store.files import HOUR_NS
+from topicwarden.store.identity import is_at_work
 from topicwarden.store.log import Log
 from topicwarden.store.model import EntryKind, Kind
 from topicwarden.store.reader import Store
@@ -212,3 +213,11 @@ def test_a_second_writer_and_a_newer_format_are_refused_and_harm_nothing(tmp_pat
     about.write_text(about.read_text().replace('"format": 1', '"format": 9'))
     with pytest.raises(ObservationError, match="format 9"):
         verify(tmp_path)
+
+
+def test_a_store_is_at_work_while_a_writer_has_it_and_asking_disturbs_nobody(tmp_path: Path) -> None:
+    assert not is_at_work(tmp_path)
+    with StoreWriter(tmp_path, SIGNER):
+        assert is_at_work(tmp_path)
+    assert not is_at_work(tmp_path)
+    StoreWriter(tmp_path, SIGNER).close()

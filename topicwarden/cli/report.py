@@ -43,6 +43,7 @@ from topicwarden.report.reading import Span
 from topicwarden.report.since import read_previous
 from topicwarden.sources import SourceOptions, load_brokers
 from topicwarden.store.analysis import observed
+from topicwarden.store.identity import is_at_work
 from topicwarden.store.reader import Store
 from topicwarden.store.verify import verify
 from topicwarden.store.views import Scope, Views
@@ -118,6 +119,7 @@ def run(folder: Path, options: ReportOptions) -> int:
             verified=intact,
             previous=previous,
             versions=_versions(),
+            at_work=is_at_work(folder),
         )
         report = build_report(inputs, catalogue)
         progress("writing the report")

@@ -114,6 +114,7 @@ def _coverage(inputs: Inputs, reading: Reading, totals: Sequence[Totals], unread
         integrity=inputs.verified if inputs.integrity.holds else False,
         unreadable=unreadable,
         totals=totals,
+        at_work=inputs.at_work,
     )
 
 

@@ -67,6 +67,8 @@ class Inputs:
     previous: tuple[str, Mapping[str, Any]] | None = None
     """An earlier report's file and JSON form."""
     versions: Mapping[str, str] = field(default_factory=dict)
+    at_work: bool = False
+    """Whether a writer has the store open: then the last run goes on, however long nothing happened."""
 
     @property
     def grants_read(self) -> bool:

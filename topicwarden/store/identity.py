@@ -111,3 +111,19 @@ def begun(folder: Path, signer: Signer, now_ns: int) -> StoreInfo:
     }
     write_whole(folder / INFO, json.dumps(row, indent=1).encode())
     return info
+
+
+def is_at_work(folder: Path) -> bool:
+    """Whether a writer has the store open now."""
+    try:
+        descriptor = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        # Shared, and given back at once: a writer that begins meanwhile is told to try again at most.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
