@@ -6,6 +6,8 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
@@ -211,6 +213,7 @@ def open_pipeline(
         sink = make_sink(options.output_format, out, origin=origin, live=command != "check")
         live = stack.enter_context(Live(sink, err))
         pipeline = Pipeline(command, options, live, broker_hosts)
+        about = {**about, "policy": _policy_facts(options.policy)}
         if options.store is None and (options.retain or options.retain_size or options.timestamp_url):
             raise ConfigurationError(
                 Problem("--retain, --retain-size and --timestamp-url are about a store", hint="name it: --store DIR")
@@ -228,6 +231,13 @@ def open_pipeline(
             # Last, so that a mistake elsewhere leaves no empty recording behind.
             pipeline.recorder = stack.enter_context(open_recorder(options.record, about))
         yield pipeline
+
+
+def _policy_facts(policy: Path | None) -> dict[str, str] | None:
+    """Return which policy events are held against; None: none."""
+    if policy is None:
+        return None
+    return {"file": str(policy), "sha256": sha256(policy.read_bytes()).hexdigest()}
 
 
 def about_sources(

@@ -90,14 +90,13 @@ class Reading:
         """Return the first rows that a query gives, times in nanoseconds, and how many it gives in all."""
         views = self._seen if query.of_period else self._all
         with failures():
-            reader = views.connection.sql(query.sql).to_arrow_reader(limit)
+            # Asked once, for the first rows and for their number.
+            views.connection.execute(f"CREATE OR REPLACE TEMP TABLE asked AS {query.sql}")
+            reader = views.connection.sql(f"FROM asked LIMIT {limit}").to_arrow_reader(limit)
             found = next(iter(reader), None)
             reader.close()
-        columns = [] if found is None else [_values(column[:limit]) for column in found.columns]
-        rows = list(zip(*columns, strict=True))
-        if len(rows) < limit:
-            return rows, len(rows)
-        return rows, self.number(Query(f"select count(*) from ({query.sql})", query.of_period))  # noqa: S608 - ours
+        columns = [] if found is None else [_values(column) for column in found.columns]
+        return list(zip(*columns, strict=True)), int(views.rows("SELECT count(*) FROM asked")[0][0])
 
     def number(self, query: Query) -> int:
         """Return the one number that a query gives; nothing is 0."""
