@@ -6,8 +6,8 @@ from typing import Any
 
 from topicwarden.events import Certainty, Client, Endpoint, Identity, Process
 from topicwarden.findings import MAX_BEHIND, Catalogue, Finding, FindingType, Ledger
-from topicwarden.hosts.join import Attribution, Sureness
-from topicwarden.output import InventoryRow, Joined, Kept, ScannedGrants, SourceSummary, Summary
+from topicwarden.hosts.join import Attribution, Joined, Sureness
+from topicwarden.output import InventoryRow, Kept, ScannedGrants, SourceSummary, Summary
 from topicwarden.sources import BlindSpot, Counters
 
 START = 1_795_427_880_123_456_789

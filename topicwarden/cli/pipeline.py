@@ -25,7 +25,7 @@ from topicwarden.output.live import Live, Status
 from topicwarden.output.metrics import Metrics
 from topicwarden.output.origin import Origin
 from topicwarden.output.sinks import make_sink
-from topicwarden.output.summary import InventoryRow, Joined, SourceSummary, Summary
+from topicwarden.output.summary import InventoryRow, SourceSummary, Summary
 from topicwarden.policy import load_baseline, load_policy
 
 if TYPE_CHECKING:
@@ -143,7 +143,6 @@ class Pipeline:
     def summary(self, sources: Sequence[SourceSummary], *, interrupted: bool, now_ns: int | None = None) -> Summary:
         """Return the closing summary; `now_ns` ends a live run, a recording ends with its last event."""
         last = self._last_ns or 0
-        joined = self.engine.joined()
         return Summary(
             command=self._command,
             sources=sources,
@@ -158,7 +157,7 @@ class Pipeline:
             policy=None if self._options.policy is None else str(self._options.policy),
             interrupted=interrupted,
             not_asked=self.engine.not_asked,
-            joined=None if joined is None else Joined(joined.exact, joined.weak, joined.none, joined.dropped),
+            joined=self.engine.joined(),
             kept=None if self.keeper is None else self.keeper.kept(),
         )
 

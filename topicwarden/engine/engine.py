@@ -23,7 +23,7 @@ from topicwarden.engine.classify import FREE, Classifier
 from topicwarden.engine.exceptions import Acceptance
 from topicwarden.engine.grants import GrantJudge
 from topicwarden.engine.grouping import Int64
-from topicwarden.engine.hosts import HostJudge, HostOptions, Joined
+from topicwarden.engine.hosts import HostJudge, HostOptions
 from topicwarden.engine.lanes import UNCLASSIFIED, Lane
 from topicwarden.engine.lookalike import LookAlikes
 from topicwarden.engine.names import NameInspector
@@ -45,6 +45,7 @@ from topicwarden.engine.rulebook import RuleBook
 from topicwarden.engine.subscribes import ReachJudge, everything
 from topicwarden.events import Action, EventBatch, Outcome, Tables
 from topicwarden.findings import Catalogue, Change, Finding, Ledger, load_topic_words
+from topicwarden.hosts.join import Joined
 from topicwarden.policy import Baseline, Payload, Policy, Thresholds
 
 MAX_LANES: Final = 64

@@ -7,7 +7,7 @@ a parent that was not seen.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final
 
@@ -96,6 +96,7 @@ class Approval:
         self._inventory = inventory or Inventory()
         self._baseline = baseline
         self._resolved = resolved
+        self._tools = frozenset(map(str, load_rule_lists()["command_line_tools"]))
         self._known: dict[tuple[str, int | None, str | None], bool | None] = {}
 
     def of(
@@ -134,7 +135,7 @@ class Approval:
 
     def application_host(self, host: str) -> bool | None:
         """Return whether a host usually publishes through applications only."""
-        return application_host(self._baseline, host, _command_line_tools())
+        return application_host(self._baseline, host, self._tools)
 
     def lists(self) -> RuleLists:
         """Return the lists that rules may name."""
@@ -211,11 +212,6 @@ class _Place:
                 return None if self._name is None else False
             inside = [text in known for text in self._addresses]
         return True if all(inside) else None if any(inside) else False
-
-
-@cache
-def _command_line_tools() -> frozenset[str]:
-    return frozenset(map(str, load_rule_lists()["command_line_tools"]))
 
 
 def _is_own(address: str) -> bool:

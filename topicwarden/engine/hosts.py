@@ -42,7 +42,7 @@ from topicwarden.events import (
 from topicwarden.findings import Ledger
 from topicwarden.hosts.commands import read_command
 from topicwarden.hosts.ecs import AtBroker, Context, EcsEvent, ecs_event
-from topicwarden.hosts.join import Attribution, BrokerPlace, Joiner, Sureness
+from topicwarden.hosts.join import Attribution, BrokerPlace, Joined, Joiner, Sureness
 from topicwarden.hosts.processes import ProcessTable
 from topicwarden.policy import Baseline, Inventory, Policy
 
@@ -66,16 +66,6 @@ class HostOptions:
     """The host each broker runs on, where that is known."""
     resolved: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Addresses of the inventory's host names."""
-
-
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """How many broker sessions were joined to a process."""
-
-    exact: int
-    weak: int
-    none: int
-    dropped: int
 
 
 class HostJudge:

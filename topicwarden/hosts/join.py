@@ -74,7 +74,7 @@ _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 _NOWHERE: Final[Mapping[str, BrokerPlace]] = MappingProxyType({})
 _NOBODY: Final[Mapping[str, Iterable[str]]] = MappingProxyType({})
 
-__all__ = ["Attribution", "BrokerPlace", "Joiner", "Session", "SessionJoin", "Sureness"]
+__all__ = ["Attribution", "BrokerPlace", "Joined", "Joiner", "Session", "SessionJoin", "Sureness"]
 
 
 class Sureness(StrEnum):
@@ -119,6 +119,18 @@ class SessionJoin:
     session: Session
     sureness: Sureness
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """How many broker sessions were joined to the process behind them."""
+
+    exact: int
+    weak: int
+    none: int
+    """Sessions with a known address for which no process was found."""
+    dropped: int
+    """Connections, sessions, processes and events that were let go because a table was full."""
 
 
 class Joiner:

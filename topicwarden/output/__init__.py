@@ -5,14 +5,13 @@ from topicwarden.output.live import Live, Status
 from topicwarden.output.metrics import Metrics, MetricsServer
 from topicwarden.output.origin import Origin
 from topicwarden.output.sinks import FORMATS, REPORT_FORMATS, Sink, TextSink, make_sink
-from topicwarden.output.summary import InventoryRow, Joined, Kept, ScannedGrants, SourceSummary, Summary
+from topicwarden.output.summary import InventoryRow, Kept, ScannedGrants, SourceSummary, Summary
 from topicwarden.output.text import brief, explain, full, grew
 
 __all__ = [
     "FORMATS",
     "REPORT_FORMATS",
     "InventoryRow",
-    "Joined",
     "Kept",
     "Live",
     "Metrics",

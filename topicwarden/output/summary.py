@@ -9,6 +9,7 @@ from typing import Any
 
 from topicwarden.events import Identity
 from topicwarden.findings import Finding, Severity
+from topicwarden.hosts.join import Joined
 from topicwarden.output import wording
 from topicwarden.sources import BlindSpot, Counters
 
@@ -24,18 +25,6 @@ class SourceSummary:
     counters: Counters
     host: bool = False
     """Whether it tells of a host; `broker` is then the host's name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """How many broker sessions were joined to the process behind them."""
-
-    exact: int
-    weak: int
-    none: int
-    """Sessions with a known address for which no process was found."""
-    dropped: int
-    """Connections, sessions, processes and events that were let go because a table was full."""
 
 
 @dataclass(frozen=True, slots=True)

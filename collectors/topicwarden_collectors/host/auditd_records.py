@@ -14,7 +14,7 @@ from ipaddress import ip_address
 from typing import Final, NamedTuple
 
 from topicwarden.events import Endpoint
-from topicwarden_collectors.host.addresses import address_of
+from topicwarden.hosts.addresses import normalised
 
 RECORD: Final = re.compile(
     rb"(?:node=(\S{1,255}) )?type=(SYSCALL|EXECVE|SOCKADDR|PROCTITLE|EOE) "
@@ -230,5 +230,5 @@ def read_address(body: bytes) -> Endpoint | bool | None:
         text = str(ip_address(data[8:24]))
     else:
         return False if family in (2, 10) else None
-    address = address_of(text)
+    address = normalised(text)
     return Endpoint(address, port) if port and address is not None else None

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 
-from topicwarden_collectors.host.addresses import address_of
+from topicwarden.hosts.addresses import normalised
 from topicwarden_collectors.host.procfs import PROC
 from topicwarden_collectors.host.sock_diag import CONNECTED, MAX_SOCKETS, State, TcpSocket
 
@@ -46,7 +46,7 @@ def _address(digits: bytes) -> str:
     words = [int(digits[at : at + 8], 16) for at in range(0, len(digits), 8)]
     packed = struct.pack(f"={len(words)}I", *words)
     text = socket.inet_ntop(socket.AF_INET if len(words) == 1 else socket.AF_INET6, packed)
-    return address_of(text) or text
+    return normalised(text) or text
 
 
 class ListedSockets:

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-from topicwarden_collectors.host.addresses import address_of
+from topicwarden.hosts.addresses import normalised
 from topicwarden_collectors.host.netlink import (
     DONE,
     ERROR,
@@ -151,7 +151,7 @@ _LITTLE: Final = struct.pack("=H", 1) == b"\1\0"
 
 def _address(family: int, data: bytes) -> str:
     text = socket.inet_ntop(family, data[:4] if family == socket.AF_INET else data)
-    return text if family == socket.AF_INET else address_of(text) or text
+    return text if family == socket.AF_INET else normalised(text) or text
 
 
 def remote_ports_bytecode(ports: Collection[int]) -> bytes:
