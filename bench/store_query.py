@@ -17,14 +17,20 @@ from pathlib import Path
 
 import numpy as np
 
+from topicwarden.compare.usage import usage
 from topicwarden.events import COLUMNS, Client, Identity, Resource, ResourceKind, Tables, finish_batch
+from topicwarden.grants import Origin
+from topicwarden.sources import SourceOptions, load_brokers
+from topicwarden.store import analysis
 from topicwarden.store.notes import Signer
+from topicwarden.store.views import Views
 from topicwarden.store.writer import StoreWriter
 
 CLIENTS, NAMES, BATCH = 10_000, 100_000, 1 << 16
 START = 1_795_392_000_000_000_000
 SPAN = 24 * 3_600_000_000_000
 QUESTIONS = ("top_talkers", "top_talkers_by_hour", "refused", "covered", "inventory", "observed")
+UNUSED = "unused grants"
 STATEMENTS = {
     "distinct uses": "select count(*) from (select distinct client, action, resource from events)",
     "denied by client": "select user, count(*) from events where outcome = 'denied' group by all",
@@ -34,15 +40,33 @@ STATEMENTS = {
 _MEASURED = """
 import resource, sys, time
 from pathlib import Path
+from bench.store_query import UNUSED, unused
 from topicwarden.store import analysis
 from topicwarden.store.reader import Store
 from topicwarden.store.views import Views
 with Views(Store(Path(sys.argv[1]))) as views:
     began = time.perf_counter()
-    question = getattr(analysis, sys.argv[2], None)
+    question = unused if sys.argv[2] == UNUSED else getattr(analysis, sys.argv[2], None)
     question(views) if question else views.rows(sys.argv[2])
     print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
+
+
+def unused(views: Views) -> list[Origin]:
+    """Return which lines of an acl_file for all users nobody used: 9001 of them, some with variables."""
+    lines = ["pattern readwrite status/%c/#"]
+    for user in range(3000):
+        lines += [f"user user-{user}", f"topic write plant/area-{user % 97}/#", "topic read plant/#"]
+        lines += [f"topic readwrite private/user-{user}/#"]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "acl"
+        path.write_text("\n".join(lines) + "\n")
+        grants = load_brokers()["mosquitto"].grants(str(path), SourceOptions(broker="plant"))[0]
+        holders = [held for one in grants.accounts if (held := grants.rights(one)) is not None]
+        used = usage(grants, analysis.observed(views), holders)
+    found = [origin for origin, use in used.uses.items() if not use.events]
+    assert 3001 <= len(found) < len(used.uses)
+    return found
 
 
 def fill(folder: Path, events: int) -> float:
@@ -119,6 +143,7 @@ def main() -> None:
         print(f"{events} events in {seconds:.1f} s with making them up, {size / events:.1f} bytes each on disk")
         for question in QUESTIONS:
             ask(folder, question, question.replace("_", " "), events)
+        ask(folder, UNUSED, UNUSED, events)
         for title, sql in STATEMENTS.items():
             ask(folder, sql, title, events)
 

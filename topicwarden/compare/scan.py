@@ -374,15 +374,15 @@ class Scan:
             evidence: dict[str, Scalar] = {**grant_evidence(origin), "period": period, "days": days}
             code = "TW102"
             if use.events:
-                if use.admitted is None or use.admitted <= len(use.names):
+                if use.admitted is None or use.admitted <= use.names:
                     continue
                 code = "TW108"
                 evidence |= {
-                    "used_names": len(use.names),
+                    "used_names": use.names,
                     "admitted_names": use.admitted,
-                    "share": round(len(use.names) / use.admitted, 4),
+                    "share": round(use.names / use.admitted, 4),
                     "events": use.events,
-                    "users": len(use.users),
+                    "users": use.users,
                 }
             self._ledger.record(
                 code,

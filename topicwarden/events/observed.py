@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from topicwarden.events.batch import Action, EventBatch, Outcome
 from topicwarden.events.tables import Client, Resource
 
-CAPACITY: Final = 2_000_000
-"""Different (client, action, name) kept; some 400 bytes each."""
+CAPACITY: Final = 8_000_000
+"""Different (client, action, name) kept; 40 bytes each, and as much again while they are added up."""
+MOST_NAMED: Final = 2_000_000
+"""Different clients, and different names, kept; some 400 bytes each."""
 _ACTIONS: Final = (Action.PUBLISH, Action.SUBSCRIBE, Action.CONFIGURE)
+_KINDS: Final = {action.value: action for action in _ACTIONS}
+_CLIENT_SHIFT: Final = 34
+_RESOURCE_SHIFT: Final = 3
+_RESOURCES: Final = (1 << (_CLIENT_SHIFT - _RESOURCE_SHIFT)) - 1
+_WAITING: Final = 1 << 18
+_REMEMBERED: Final = 1 << 17
+
+Numbers = npt.NDArray[np.int64]
 
 
 @dataclass(slots=True)
@@ -27,16 +38,31 @@ class Seen:
     last_ns: int
 
 
-_Key = tuple[Client, Action, Resource]
+@dataclass(frozen=True, slots=True)
+class Uses:
+    """Columns of equal length, an entry for each (client, action, name); int64 each."""
+
+    client: Numbers
+    """Place in the list of clients."""
+    resource: Numbers
+    """Place in the list of resources."""
+    action: Numbers
+    count: Numbers
+    denied: Numbers
+    """How many of them the broker refused."""
+    first_ns: Numbers
+    last_ns: Numbers
+
+    def __len__(self) -> int:
+        return len(self.client)
 
 
 class Observed:
     """What was observed over a period."""
 
     def __init__(self, capacity: int = CAPACITY) -> None:
+        """`capacity`: different (client, action, name) that are kept."""
         self.capacity = capacity
-        self.overflow = 0
-        """Events not kept because there were too many different ones."""
         self.events = 0
         """PUBLISH, SUBSCRIBE and CONFIGURE events added."""
         self.lost = 0
@@ -44,27 +70,63 @@ class Observed:
         self.first_ns: int | None = None
         """The first and last event of any kind."""
         self.last_ns: int | None = None
-        self._rows: dict[_Key, Seen] = {}
-        self._clients: dict[Client, Client] = {}
+        self.clients: list[Client] = []
+        """Who was seen, in the order of being seen first, without where they came from."""
+        self.resources: list[Resource] = []
+        """What was acted on, in the order of being seen first."""
+        self._overflow = 0
+        self._client_places: dict[Client, int] = {}
+        self._resource_places: dict[Resource, int] = {}
+        self._came_from: dict[Client, int] = {}
+        """Places of clients with where they came from, as long as there are few."""
+        self._sums = _NONE
+        """One row a key, by key."""
+        self._parts: list[_Sums] = []
+        """What has to be added to them."""
+        self._waiting = 0
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._whole().key)
 
     def __iter__(self) -> Iterator[tuple[Client, Action, Resource, Seen]]:
-        for (client, action, resource), seen in self._rows.items():
-            yield client, action, resource, seen
+        uses = self.uses
+        columns = (uses.client, uses.action, uses.resource, uses.count, uses.denied, uses.first_ns, uses.last_ns)
+        for client, action, resource, *seen in zip(*(column.tolist() for column in columns), strict=True):
+            yield self.clients[client], _KINDS[action], self.resources[resource], Seen(*seen)
+
+    @property
+    def uses(self) -> Uses:
+        """What was seen, ordered by client, name and action."""
+        sums = self._whole()
+        return Uses(
+            sums.key >> _CLIENT_SHIFT,
+            (sums.key >> _RESOURCE_SHIFT) & _RESOURCES,
+            (sums.key & ((1 << _RESOURCE_SHIFT) - 1)) + _FIRST_ACTION,
+            sums.count,
+            sums.denied,
+            sums.first_ns,
+            sums.last_ns,
+        )
+
+    @property
+    def overflow(self) -> int:
+        """Events not kept because there were too many different ones."""
+        self._whole()
+        return self._overflow
 
     @property
     def brokers(self) -> frozenset[str]:
         """The names of the brokers at which something was seen."""
-        return frozenset(client.broker for client, _, _ in self._rows)
+        return frozenset(self.clients[place].broker for place in np.unique(self.uses.client).tolist())
 
     def at(self, broker: str) -> Observed:
         """Return what was seen at one broker; the period and what was lost stay those of all."""
         part = Observed(self.capacity)
-        part._rows = {key: seen for key, seen in self._rows.items() if key[0].broker == broker}
-        part.events = sum(seen.count for seen in part._rows.values())
-        part.overflow, part.lost, part.first_ns, part.last_ns = self.overflow, self.lost, self.first_ns, self.last_ns
+        uses = self.uses
+        there = np.array([client.broker == broker for client in self.clients], bool)
+        rows = np.flatnonzero(there[uses.client])
+        part.put(self.clients, self.resources, _taken(uses, rows))
+        part._overflow, part.lost, part.first_ns, part.last_ns = self.overflow, self.lost, self.first_ns, self.last_ns
         return part
 
     def add(self, batch: EventBatch) -> None:
@@ -72,64 +134,142 @@ class Observed:
         self.lost += sum(notice.count for notice in batch.notices if notice.code == "TW901")
         if not len(batch):
             return
-        first, last = int(batch.time_ns.min()), int(batch.time_ns.max())
-        self.first_ns = first if self.first_ns is None else min(first, self.first_ns)
-        self.last_ns = last if self.last_ns is None else max(last, self.last_ns)
+        self._covers(int(batch.time_ns.min()), int(batch.time_ns.max()))
         rows = np.flatnonzero(np.isin(batch.action, _ACTIONS))
-        if not len(rows):
-            return
-        columns = np.stack([batch.client[rows], batch.resource[rows], batch.action[rows]]).astype(np.int64)
-        keys, inverse = np.unique(columns, axis=1, return_inverse=True)
-        inverse = inverse.ravel()
-        count = batch.count[rows].astype(np.int64)
-        counts = np.bincount(inverse, count, keys.shape[1]).astype(np.int64)
-        denials = np.bincount(inverse, count * (batch.outcome[rows] == Outcome.DENIED), keys.shape[1]).astype(np.int64)
-        times = batch.time_ns[rows]
-        firsts = np.full(keys.shape[1], np.iinfo(np.int64).max)
-        lasts = np.full(keys.shape[1], np.iinfo(np.int64).min)
-        np.minimum.at(firsts, inverse, times)
-        np.maximum.at(lasts, inverse, times)
-        self.events += int(count.sum())
-        clients, resources = batch.tables.clients.entries, batch.tables.resources.entries
-        for number, (who, what, action) in enumerate(keys.T.tolist()):
-            client, resource = clients[who], resources[what]
-            if client is not None and resource is not None:
-                seen = Seen(int(counts[number]), int(denials[number]), int(firsts[number]), int(lasts[number]))
-                self._add((self._who(client), Action(action), resource), seen)
+        count, times = batch.count[rows].astype(np.int64), batch.time_ns[rows].astype(np.int64)
+        uses = Uses(
+            batch.client[rows].astype(np.int64),
+            batch.resource[rows].astype(np.int64),
+            batch.action[rows].astype(np.int64),
+            count,
+            count * (batch.outcome[rows] == Outcome.DENIED),
+            times,
+            times,
+        )
+        self.put(batch.tables.clients.entries, batch.tables.resources.entries, uses)
 
-    def put(self, client: Client, action: Action, resource: Resource, seen: Seen) -> None:
-        """Add what was added up elsewhere."""
-        self.events += seen.count
-        self._add((self._who(client), action, resource), seen)
+    def put(self, clients: Sequence[Client | None], resources: Sequence[Resource | None], uses: Uses) -> None:
+        """Add what was seen elsewhere; `clients` and `resources` are what the places in `uses` stand for."""
+        if not len(uses):
+            return
+        self.events += int(uses.count.sum())
+        who = _placed(uses.client, lambda place: self._client_place(clients[place]))
+        what = _placed(uses.resource, lambda place: self._resource_place(resources[place]))
+        known = (who >= 0) & (what >= 0)
+        self._overflow += int(uses.count[~known].sum())
+        key = (who << _CLIENT_SHIFT) | (what << _RESOURCE_SHIFT) | (uses.action - _FIRST_ACTION)
+        part = _Sums(key, uses.count, uses.denied, uses.first_ns, uses.last_ns)
+        part = _summed(part if known.all() else part.at(np.flatnonzero(known)))
+        self._parts.append(part)
+        self._waiting += len(part.key)
+        if self._waiting > max(_WAITING, len(self._sums.key)):
+            self._whole()
 
     def merge(self, other: Observed) -> None:
         """Add all that another one has."""
-        for (client, action, resource), seen in other._rows.items():
-            self._add((client, action, resource), seen)
-        self.events += other.events
+        self.put(other.clients, other.resources, other.uses)
+        self.events += other.events - int(other.uses.count.sum())
         self.lost += other.lost
-        self.overflow += other.overflow
-        firsts = [moment for moment in (self.first_ns, other.first_ns) if moment is not None]
-        lasts = [moment for moment in (self.last_ns, other.last_ns) if moment is not None]
-        self.first_ns, self.last_ns = min(firsts, default=None), max(lasts, default=None)
+        self._overflow += other.overflow
+        if other.first_ns is not None and other.last_ns is not None:
+            self._covers(other.first_ns, other.last_ns)
 
-    def _add(self, key: _Key, more: Seen) -> None:
-        seen = self._rows.get(key)
-        if seen is not None:
-            seen.count += more.count
-            seen.denied += more.denied
-            seen.first_ns = min(seen.first_ns, more.first_ns)
-            seen.last_ns = max(seen.last_ns, more.last_ns)
-        elif len(self._rows) < self.capacity:
-            self._rows[key] = more
-        else:
-            self.overflow += more.count
+    def _covers(self, first_ns: int, last_ns: int) -> None:
+        self.first_ns = first_ns if self.first_ns is None else min(first_ns, self.first_ns)
+        self.last_ns = last_ns if self.last_ns is None else max(last_ns, self.last_ns)
 
-    def _who(self, client: Client) -> Client:
-        """Return the client without where it came from."""
-        found = self._clients.get(client)
-        if found is None:
-            if len(self._clients) >= 1 << 17:
-                self._clients.clear()
-            found = self._clients[client] = replace(client, address=None, port=None)
-        return found
+    def _whole(self) -> _Sums:
+        """Add up what waits. What came first stays when there are too many."""
+        if self._parts:
+            parts = [self._sums, *self._parts]
+            self._parts, self._waiting = [], 0
+            columns = zip(*(part.columns for part in parts), strict=True)
+            joined = _Sums(*(np.concatenate(column) for column in columns))
+            self._sums = _summed(joined, self.capacity)
+            self._overflow += int(joined.count.sum() - self._sums.count.sum())
+        return self._sums
+
+    def _client_place(self, client: Client | None) -> int:
+        """Return a client's place in our list; -1: it is full, or that was no client."""
+        if client is None:
+            return -1
+        place = self._came_from.get(client)
+        if place is None:
+            bare = replace(client, address=None, port=None)
+            place = _place_of(bare, self._client_places, self.clients)
+            if len(self._came_from) >= _REMEMBERED:
+                self._came_from.clear()
+            self._came_from[client] = place
+        return place
+
+    def _resource_place(self, resource: Resource | None) -> int:
+        return -1 if resource is None else _place_of(resource, self._resource_places, self.resources)
+
+
+_FIRST_ACTION: Final = min(_ACTIONS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """Columns of equal length; a key is a client's place, a resource's and the action."""
+
+    key: Numbers
+    count: Numbers
+    denied: Numbers
+    first_ns: Numbers
+    last_ns: Numbers
+
+    @property
+    def columns(self) -> tuple[Numbers, ...]:
+        """All of them."""
+        return (self.key, self.count, self.denied, self.first_ns, self.last_ns)
+
+    def at(self, rows: Numbers) -> _Sums:
+        """Return some rows."""
+        return _Sums(*(column[rows] for column in self.columns))
+
+
+def _empty() -> Numbers:
+    return np.empty(0, np.int64)
+
+
+_NONE: Final = _Sums(_empty(), _empty(), _empty(), _empty(), _empty())
+
+
+def _summed(sums: _Sums, capacity: int | None = None) -> _Sums:
+    """Return one row a key, by key; of more than `capacity` keys, those that stand first."""
+    if not len(sums.key):
+        return sums
+    order = np.argsort(sums.key, kind="stable")
+    key = sums.key[order]
+    starts = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1])))
+    summed = _Sums(
+        key[starts],
+        np.add.reduceat(sums.count[order], starts),
+        np.add.reduceat(sums.denied[order], starts),
+        np.minimum.reduceat(sums.first_ns[order], starts),
+        np.maximum.reduceat(sums.last_ns[order], starts),
+    )
+    if capacity is None or len(starts) <= capacity:
+        return summed
+    return summed.at(np.sort(np.argsort(order[starts])[:capacity]))
+
+
+def _taken(uses: Uses, rows: Numbers) -> Uses:
+    return Uses(*(getattr(uses, name)[rows] for name in Uses.__slots__))
+
+
+def _placed(places: Numbers, place_of: Any) -> Numbers:
+    """Return other places for these, asking once for each that is different."""
+    different, back = np.unique(places, return_inverse=True)
+    return np.array([place_of(place) for place in different.tolist()], np.int64)[back.ravel()]
+
+
+def _place_of(entry: Any, places: dict[Any, int], entries: list[Any]) -> int:
+    place = places.get(entry)
+    if place is None:
+        if len(entries) >= MOST_NAMED:
+            return -1
+        place = places[entry] = len(entries)
+        entries.append(entry)
+    return place

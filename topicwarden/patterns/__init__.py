@@ -46,6 +46,7 @@ from topicwarden.patterns.mqtt import (
 )
 from topicwarden.patterns.names import skeleton, unsafe_characters
 from topicwarden.patterns.regex import Regex, regex_problem
+from topicwarden.patterns.sorted_names import SortedNames
 from topicwarden.patterns.syntax import KEYS, TOPICS, Pattern, Syntax
 
 __all__ = [
@@ -73,6 +74,7 @@ __all__ = [
     "Names",
     "Pattern",
     "Regex",
+    "SortedNames",
     "Special",
     "SpecialWord",
     "Syntax",

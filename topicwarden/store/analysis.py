@@ -6,19 +6,25 @@ asks `Inventory`'s counts or the views. Text in the answers is as hostile as in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from topicwarden.errors import ObservationError, Problem
 from topicwarden.events import NO_RESOURCE, Action
-from topicwarden.events.observed import Observed, Seen
+from topicwarden.events.observed import Numbers, Observed, Uses
 from topicwarden.store.files import HOUR_NS
 from topicwarden.store.rows import NO_RESOURCE_ID, client_of, resource_of
 from topicwarden.store.views import Views, failures
 
-_BATCH: Final = 1 << 14
+_BATCH: Final = 1 << 20
+"""Rows of numbers taken at once."""
+_ROWS: Final = 1 << 14
+"""Rows of text taken at once."""
 _T = TypeVar("_T")
 
 
@@ -304,10 +310,12 @@ def inventory(views: Views, limit: int = 1000) -> Inventory:
     """Return who was observed, the busiest first."""
     rows = views.rows(
         f"""
-        WITH named AS (
+        WITH used AS MATERIALIZED (
+            SELECT client, resource, action, events, denied, first_ns, last_ns FROM stored.uses),
+        named AS (
             SELECT p.principal, u.resource, u.action, sum(u.events) AS events, sum(u.denied) AS denied,
                 min(u.first_ns) AS first_ns, max(u.last_ns) AS last_ns
-            FROM stored.uses u JOIN stored.principals p ON p.id = u.client
+            FROM used u JOIN stored.principals p ON p.id = u.client
             GROUP BY p.principal, u.resource, u.action),
         summed AS (
             SELECT principal, sum(events)::BIGINT AS events,
@@ -324,25 +332,23 @@ def inventory(views: Views, limit: int = 1000) -> Inventory:
             FROM stored.principals p GROUP BY p.principal),
         last AS (
             SELECT p.principal, arg_max(p.address, e.last_ns) AS address
-            FROM (SELECT client, max(last_ns) AS last_ns FROM stored.uses GROUP BY client) e
-                JOIN stored.principals p ON p.id = e.client GROUP BY p.principal)
+            FROM (SELECT client, max(last_ns) AS last_ns FROM used GROUP BY client) e
+                JOIN stored.principals p ON p.id = e.client GROUP BY p.principal),
+        topics AS (
+            SELECT count(*) AS topics FROM (
+                SELECT DISTINCT u.resource, c.broker
+                FROM (SELECT DISTINCT client, resource FROM used WHERE resource <> 0) u
+                    JOIN stored.clients_by_id c ON c.id = u.client JOIN stored.resources_by_id r ON r.id = u.resource
+                WHERE r.kind <> 'grant'))
         SELECT {_WHO}, seen.identity, seen.addresses, last.address, s.events, s.publishes, s.subscribes, s.denied,
-            s.names, s.first_ns, s.last_ns, totals.clients, totals.uses
+            s.names, s.first_ns, s.last_ns, totals.clients, totals.uses, topics.topics
         FROM shown s JOIN stored.clients_by_id c ON c.id = s.principal JOIN seen ON seen.principal = s.principal
-            JOIN last ON last.principal = s.principal CROSS JOIN totals
+            JOIN last ON last.principal = s.principal CROSS JOIN totals CROSS JOIN topics
         ORDER BY s.events DESC, s.principal""",  # noqa: S608 - columns of ours
         {"limit": limit},
     )
-    topics = views.rows(
-        """
-        SELECT count(*) FROM (
-            SELECT DISTINCT u.resource, c.broker
-            FROM (SELECT DISTINCT client, resource FROM stored.events WHERE resource <> 0) u
-                JOIN stored.clients_by_id c ON c.id = u.client JOIN stored.resources_by_id r ON r.id = u.resource
-            WHERE r.kind <> 'grant')"""
-    )
-    clients, uses = rows[0][-2:] if rows else (0, 0)
-    return Inventory(clients, topics[0][0], uses, [Inventoried(Who(*row[:5]), *row[5:-2]) for row in rows])
+    clients, uses, topics = rows[0][-3:] if rows else (0, 0, 0)
+    return Inventory(clients, topics, uses, [Inventoried(Who(*row[:5]), *row[5:-3]) for row in rows])
 
 
 def observed(views: Views, brokers: Sequence[str] | None = None) -> Observed:
@@ -356,32 +362,47 @@ def observed(views: Views, brokers: Sequence[str] | None = None) -> Observed:
     lost = views.rows("SELECT coalesce(sum(count), 0)::BIGINT FROM notices WHERE code = 'TW901'")
     found.lost = lost[0][0]
     actions = ", ".join(str(action.value) for action in (Action.PUBLISH, Action.SUBSCRIBE, Action.CONFIGURE))
-    clients = {row["id"]: _named(client_of, row, views) for row in _dicts(views, "SELECT * FROM stored.clients_by_id")}
-    names = {
-        row["id"]: _named(resource_of, row, views) for row in _dicts(views, "SELECT * FROM stored.resources_by_id")
-    }
-    names[NO_RESOURCE_ID] = NO_RESOURCE
-    kinds = {action.value: action for action in Action}
-    uses = f"SELECT * FROM stored.uses WHERE action IN ({actions})"  # noqa: S608 - numbers of ours
+    client_ids, clients = _entries(views, "SELECT * FROM stored.clients_by_id ORDER BY id", client_of)
+    resource_ids, resources = _entries(views, "SELECT * FROM stored.resources_by_id ORDER BY id", resource_of)
+    resource_ids = np.concatenate((np.array([NO_RESOURCE_ID], np.uint64), resource_ids))
+    resources = [NO_RESOURCE, *resources]
+    wanted = np.array([brokers is None or client.broker in brokers for client in clients], bool)
+    columns = ("action", "events", "denied", "first_ns", "last_ns")
     with failures():
-        for batch in views.reader(uses, _BATCH):
-            rows = batch.to_pydict()
-            columns = (
-                rows[name] for name in ("client", "resource", "action", "events", "denied", "first_ns", "last_ns")
-            )
-            for number, name, action, events, denied, first_ns, last_ns in zip(*columns, strict=True):
-                who, what = clients.get(number), names.get(name)
-                if who is None or what is None:
-                    raise _missing(views)
-                if brokers is None or who.broker in brokers:
-                    found.put(who, kinds[action], what, Seen(events, denied, first_ns, last_ns))
+        for batch in views.reader(
+            f"SELECT client, resource, {', '.join(columns)} FROM stored.uses WHERE action IN ({actions})",  # noqa: S608
+            _BATCH,
+        ):
+            who = _places(client_ids, batch.column("client").to_numpy(), views)
+            what = _places(resource_ids, batch.column("resource").to_numpy(), views)
+            numbers = [batch.column(name).to_numpy().astype(np.int64) for name in columns]
+            rows = np.flatnonzero(wanted[who])
+            found.put(clients, resources, Uses(*(column[rows] for column in (who, what, *numbers))))
     return found
 
 
-def _dicts(views: Views, sql: str) -> Iterator[dict[str, Any]]:
+def _entries(
+    views: Views, sql: str, read: Callable[[Mapping[str, Any]], _T]
+) -> tuple[npt.NDArray[np.uint64], list[_T]]:
+    """Return the numbers of clients or resources in ascending order, and what they stand for."""
+    numbers: list[int] = []
+    entries: list[_T] = []
     with failures():
-        for batch in views.reader(sql, _BATCH):
-            yield from batch.to_pylist()
+        for batch in views.reader(sql, _ROWS):
+            for row in batch.to_pylist():
+                numbers.append(row["id"])
+                entries.append(_named(read, row, views))
+    return np.array(numbers, np.uint64), entries
+
+
+def _places(numbers: npt.NDArray[np.uint64], wanted: npt.NDArray[np.uint64], views: Views) -> Numbers:
+    """Return where in `numbers` each of the wanted ones stands; raises ObservationError when one does not."""
+    if not len(numbers):
+        raise _missing(views)
+    places = np.minimum(np.searchsorted(numbers, wanted), len(numbers) - 1)
+    if not np.array_equal(numbers[places], wanted):
+        raise _missing(views)
+    return places
 
 
 def _named(read: Callable[[Mapping[str, Any]], _T], row: Mapping[str, Any], views: Views) -> _T:
