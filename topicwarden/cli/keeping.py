@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +25,10 @@ from topicwarden.store.writer import MAX_PENDING, StoreWriter
 
 WAIT_SECONDS: Final = 0.02
 UNSEEN: Final = "TW901"
+TELL_SECONDS: Final = 300.0
+"""How often the counts of findings that grew are kept, so that a crash loses no more of them."""
+MOST_TOLD: Final = 1000
+"""Findings told of at once so."""
 
 
 class Keeper:
@@ -41,6 +45,9 @@ class Keeper:
         self._warned: set[str] = set()
         self._dropped = 0
         self._closed = False
+        self._counts: dict[int, int] = {}
+        """The count each finding was kept with, by its identity: findings stay in the ledger."""
+        self._told_at = time.monotonic()
 
     def batch(self, batch: EventBatch) -> None:
         """Keep a batch."""
@@ -53,7 +60,20 @@ class Keeper:
         """Keep what is said of a finding that opened or grew."""
         self._finding(Event.OPENED if change is Change.OPENED else Event.UPDATED, finding)
 
+    def tell(self, findings: Callable[[], Sequence[Finding]]) -> None:
+        """Keep the counts of findings that grew, once in a while; call it often."""
+        now = time.monotonic()
+        if self._patient or now - self._told_at < TELL_SECONDS:
+            return
+        self._told_at = now
+        grown = [one for one in findings() if one.count != self._counts.get(id(one))]
+        # When there are too many, those that grew most; the others come when these have not.
+        grown.sort(key=lambda one: self._counts.get(id(one), 0) - one.count)
+        for finding in grown[:MOST_TOLD]:
+            self._finding(Event.UPDATED, finding)
+
     def _finding(self, event: Event, finding: Finding) -> None:
+        self._counts[id(finding)] = finding.count
         about = finding.broker if finding.host is None else finding.host
         document = json.loads(encode(finding_document(event, finding, self._origin)))
         self._writer.finding(finding.last_ns, about, finding.type.code, document)
@@ -89,7 +109,7 @@ class Keeper:
             return
         self._closed = True
         for finding in findings:
-            if finding.count != finding.announced:
+            if finding.count != self._counts.get(id(finding)):
                 self._finding(Event.FINAL, finding)
         self._writer.close()
         self.look()

@@ -130,6 +130,7 @@ class Pipeline:
         self.metrics.clients(self.inventory.clients)
         if self.keeper is not None:
             self.keeper.look()
+            self.keeper.tell(self.engine.ledger.findings)
         return Status(
             events=self.events,
             rate=rate,

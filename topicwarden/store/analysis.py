@@ -110,7 +110,7 @@ class Told:
     opened: int
     """Causes whose first occurrence was then."""
     occurrences: int
-    """Occurrences told of then; those between two powers of ten are told of when the next one passes, or at the end."""
+    """Occurrences told of then: those since the last time, which was some minutes before, or a power of ten."""
 
 
 @dataclass(frozen=True, slots=True)
