@@ -18,7 +18,8 @@ from tests.cli.program import PROGRAM, environment, findings
 from tests.cli.program import run as run_process
 from tests.engine.scenario import batches
 from tests.policy.examples import GOOD
-from tests.report.test_accepting import CATALOGUE
+from tests.report.test_accepting import CATALOGUE, documented
+from tests.report.test_accepting_grants import BARE, PUMP, alike, cases, found
 from tests.report.test_triage import START, document, written
 from topicwarden.cli.app import app
 from topicwarden.cli.policy_file import PolicyFile
@@ -252,3 +253,72 @@ def test_of_many_findings_people_see_the_first_and_scripts_all(tmp_path: Path) -
     done = run("findings", tmp_path / "store")
     assert "3 000 findings, the first 100 shown" in done.stdout
     assert len(run("findings", tmp_path / "store", "-f", "jsonl").stdout.splitlines()) == 3000
+
+
+# Grants ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("code", "case"), [*cases()])
+def test_a_finding_about_a_grant_is_accepted_told_as_accepted_and_reopened(
+    code: str, case: dict[str, Any], tmp_path: Path
+) -> None:
+    policy, before = tmp_path / "policy.yaml", str(case.get("policy") or BARE)
+    policy.write_text(before)
+    first = found(case, code, tmp_path)[0]
+    written(tmp_path / "store", [documented(first)])
+    done = accept(tmp_path / "store", first.fingerprint, policy, "--yes")
+    if done.returncode:
+        assert "--wide" in done.stderr
+        done = accept(tmp_path / "store", first.fingerprint, policy, "--yes", "--wide")
+    assert done.returncode == 0, done.stderr
+    assert f"+  - {{finding: {code}, " in done.stdout
+    (again,) = [one for one in found(case, code, tmp_path, policy.read_text()) if alike(one, first)]
+    assert again.accepted == 'moved "by" Q2 (until 2099-06-30)'
+    shown = run("findings", tmp_path / "store", "show", first.fingerprint, "--policy", policy).stdout
+    assert "the policy accepts it until 2099-06-30" in shown
+    assert "accepts it already" in accept(tmp_path / "store", first.fingerprint, policy, "--yes", "--wide").stderr
+    back = run("findings", tmp_path / "store", "reopen", first.fingerprint, "--policy", policy, "--yes")
+    assert back.returncode == 0, back.stderr
+    assert policy.read_bytes() == before.encode()
+    assert [one.accepted for one in found(case, code, tmp_path, before) if alike(one, first)] == [None]
+
+
+def test_scan_shows_an_accepted_grant_with_its_reason_and_no_longer_fails_for_it(tmp_path: Path) -> None:
+    acl, policy = tmp_path / "acl", tmp_path / "policy.yaml"
+    acl.write_text("user pump\ntopic write plant/#\n")
+    policy.write_text(PUMP)
+    scan = ("scan", "--policy", policy, "--broker", "b", "-f", "jsonl", acl)
+    done = run(*scan)
+    assert done.returncode == 1
+    rows = [one for one in map(json.loads, done.stdout.splitlines()) if one.get("code") == "TW101"]
+    assert len(rows) == 1
+    written(tmp_path / "store", rows)
+    assert accept(tmp_path / "store", rows[0]["fingerprint"], policy, "--yes").returncode == 0
+    assert "holder: \"user 'pump'\"" in policy.read_text()
+    done = run(*scan)
+    assert done.returncode == 0, done.stdout
+    (row,) = [one for one in findings(done.stdout) if one["code"] == "TW101"]
+    assert (row["severity"], row["accepted"]) == ("info", 'moved "by" Q2 (until 2099-06-30)')
+    acl.write_text("user pump\ntopic write #\n")
+    assert run(*scan).returncode == 1
+
+
+def test_check_shows_accepted_changes_of_grants_and_still_tells_others(tmp_path: Path) -> None:
+    policy, key, recording = tmp_path / "policy.yaml", tmp_path / "key", tmp_path / "events.jsonl"
+    policy.write_text(BARE)
+    key.write_text(Signer.generate("test").encoded())
+    given = (("shop", "monitoring"), ("shop", "administrator"), ("fan", "monitoring"))
+    made = {"what": "tags", "by": "ops", "before": ""}
+    with open_recorder(recording, {"sources": [{"title": "stream", "broker": "b", "kind": "rabbitmq"}]}) as recorder:
+        for batch in batches([{"grant": user, "after": power, "powers": [power], **made} for user, power in given]):
+            recorder.write(batch)
+    check = ("check", "--policy", policy, "-f", "jsonl", "--store-key", key, recording, "--store")
+    assert run(*check, tmp_path / "store").returncode == 1
+    shop = fingerprints(tmp_path / "store", "--code", "TW111", "--user", "shop")
+    shown = {one: run("findings", tmp_path / "store", "show", one).stdout for one in shop}
+    (monitoring,) = [one for one, text in shown.items() if "power over the broker itself: monitoring" in text]
+    assert accept(tmp_path / "store", monitoring, policy, "--yes").returncode == 0
+    assert "user: shop, broker: b, change: monitoring" in policy.read_text()
+    told = [one for one in findings(run(*check, tmp_path / "again").stdout) if one["code"] == "TW111"]
+    by_who = {(one["client"]["user"], one["evidence"]["powers"]): one["accepted"] is not None for one in told}
+    assert by_who == {("shop", "monitoring"): True, ("shop", "administrator"): False, ("fan", "monitoring"): False}

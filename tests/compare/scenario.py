@@ -59,8 +59,13 @@ def grants_of(case: Mapping[str, Any], folder: Path) -> Sequence[Grants]:
     return brokers["mosquitto"].grants(str(path), options)
 
 
-def scan(catalogue: Catalogue, case: Mapping[str, Any]) -> tuple[list[Finding], list[Scanned]]:
-    """Scan a case's configuration; returns its findings and what was looked at."""
+def scan(
+    catalogue: Catalogue, case: Mapping[str, Any], place: Path | None = None
+) -> tuple[list[Finding], list[Scanned]]:
+    """Scan a case's configuration; returns its findings and what was looked at.
+
+    `place`: the folder that it is written to, for tests to which it matters where a grant stands.
+    """
     codes = [*catalogue, *(entry.name for entry in catalogue.values())]
     policy = None if case.get("policy") is None else parse_policy(case["policy"], "policy.yaml", codes)
     observed = None
@@ -70,5 +75,6 @@ def scan(catalogue: Catalogue, case: Mapping[str, Any]) -> tuple[list[Finding], 
             observed.add(batch)
     ledger = Ledger(catalogue)
     with TemporaryDirectory() as folder:
-        runs = [Scan(ledger, policy, START_NS).run(one, observed) for one in grants_of(case, Path(folder))]
+        found = grants_of(case, place or Path(folder))
+        runs = [Scan(ledger, policy, START_NS).run(one, observed) for one in found]
     return ledger.findings(), runs

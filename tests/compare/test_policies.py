@@ -543,6 +543,21 @@ def test_a_limit_over_all_publishes_is_lifted_by_a_role_without_one() -> None:
             "exceptions: [{finding: TW201, client: c, reason: s, until: 2027-01-01}]",
             ["exceptions changed none"],
         ),
+        (
+            "exceptions: [{finding: TW112, grant: g, holder: h, reason: r, until: 2027-01-01}]",
+            "exceptions: [{finding: TW112, grant: g, holder: i, reason: r, until: 2027-01-01}]",
+            ["exceptions removed tighter", "exceptions new looser"],
+        ),
+        (
+            "exceptions: [{finding: TW110, user: u, change: tags, reason: r, until: 2027-01-01}]",
+            "exceptions: [{finding: TW110, user: u, change: tags, broker: b, reason: r, until: 2027-01-01}]",
+            ["exceptions removed tighter", "exceptions new looser"],
+        ),
+        (
+            "exceptions: [{finding: TW112, grant: g, file: f, reason: r, until: 2027-01-01}]",
+            "exceptions: [{finding: TW112, grant: g, file: f, reason: r, until: 2027-01-02}]",
+            ["exceptions changed looser"],
+        ),
         ("payload: {max_entropy: 7}", "payload: {max_entropy: 6}", ["payload max_entropy tighter"]),
         ("payload: {max_entropy: 7}", "", ["payload max_entropy looser"]),
         ('payload: {text_only: ["a/#"]}', 'payload: {text_only: ["a/#", "a/b"]}', []),

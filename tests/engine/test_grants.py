@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.engine.scenario import START_NS
 from topicwarden.engine import Engine
 from topicwarden.engine.grants import MAX_REVOKED
@@ -108,3 +110,64 @@ def test_a_change_that_concerns_all_virtual_hosts_is_judged_by_the_roles_of_any(
     engine = Engine(CATALOGUE, parse_policy(POLICY, "case"))
     engine.step(changed(change("s-1", vhost=None, gained=[Right(Action.PUBLISH, exchange("readings"))])))
     assert codes(engine) == []
+
+
+ACCEPTING = """
+topicwarden: 1
+roles: {r: {members: [{user: "s-*"}], publish: [{exchange: readings, key: "#"}]}}
+exceptions:
+  - {%s, reason: rollout, until: %s}
+"""
+GAINED = Right(Action.PUBLISH, exchange("orders"))
+LOST = Right(Action.PUBLISH, exchange("readings"))
+
+
+def accepted(exception: str, until: str = "2026-06-01", **more: object) -> dict[str, bool]:
+    """Return which findings about one change an exception accepts; the change is made on 2026-06-01."""
+    made = {"gained": [GAINED], "lost": [LOST], "powers": ["administrator"], "vhost": "plant", "user": "s-1", **more}
+    grantee = Client("b", "amqp", "", made["user"], vhost=made["vhost"])  # type: ignore[arg-type] # of any type
+    engine = Engine(CATALOGUE, parse_policy(ACCEPTING % (exception, until), "case"))
+    rights = (made["gained"], made["lost"])
+    engine.step(changed(GrantChange(START_NS, grantee, "permission", None, "", "", *rights, 0, made["powers"])))  # type: ignore[arg-type] # of any type
+    return {finding.type.code: finding.accepted is not None for finding in engine.ledger.findings()}
+
+
+EVERY = {"TW101": False, "TW103": False, "TW110": False, "TW111": False}
+
+
+@pytest.mark.parametrize(
+    ("exception", "codes"),
+    [
+        ("finding: TW110, user: s-1", {"TW110"}),
+        ("finding: grant.changed, user: 's-*', broker: b, vhost: plant, change: permission", {"TW110"}),
+        ("finding: TW110, vhost: 'p*', change: '*'", {"TW110"}),
+        ("finding: TW110, user: s-2", set()),
+        ("finding: TW110, user: s-1, broker: c", set()),
+        ("finding: TW110, user: s-1, vhost: office", set()),
+        ("finding: TW110, user: s-1, change: tags", set()),
+        ("finding: TW111, user: s-1, change: administrator", {"TW111"}),
+        ("finding: TW111, client: s-1", {"TW111"}),
+        ("finding: TW111, user: s-1, change: monitoring", set()),
+        ("finding: TW111, user: s-1, change: permission", set()),
+        ("finding: TW101, user: s-1, change: permission", {"TW101"}),
+        ("finding: TW103, user: s-1, change: perm*", {"TW103"}),
+        # How grants stand is another question.
+        ("finding: TW101, user: s-1", set()),
+        ("finding: TW103, user: s-1", set()),
+        ("finding: TW101, grant: permission", set()),
+        ("finding: TW110, user: s-1, exchange: orders, key: '#'", set()),
+    ],
+)
+def test_changes_of_grants_are_accepted_by_user_and_what_was_changed(exception: str, codes: set[str]) -> None:
+    assert accepted(exception) == EVERY | dict.fromkeys(codes, True)
+
+
+def test_a_change_after_the_last_day_is_open_and_says_that_the_exception_ran_out() -> None:
+    assert accepted("finding: TW101, user: s-1, change: permission", until="2026-05-31") == EVERY | {"TW910": False}
+
+
+def test_changes_that_are_of_no_user_are_accepted_by_virtual_host() -> None:
+    exception = "finding: TW110, vhost: plant, change: permission"
+    assert accepted(exception, user=None) == {"TW110": True, "TW111": False}
+    assert accepted(exception, user=None, vhost="office") == {"TW110": False, "TW111": False}
+    assert accepted("finding: TW110, user: '*'", user=None) == {"TW110": False, "TW111": False}

@@ -34,4 +34,13 @@ inventory:
   tools: [{process: mosquitto_pub, hosts: [ci-*], users: [ci]}]
 exceptions:
   - {finding: TW101, client: legacy-gw, user: "*", topic: "plant/#", reason: "replaced by Q2", until: 2027-06-30}
+  - finding: grant.excess
+    user: bridge
+    broker: "plant-?"
+    grant: "topic readwrite #"
+    holder: "user 'bridge'"
+    file: "/etc/mosquitto/*"
+    reason: one way only from May on
+    until: 2027-05-01
+  - {finding: grant.excess, user: "*", vhost: prod, change: permission, reason: rollout, until: 2027-01-31}
 """

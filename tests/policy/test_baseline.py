@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from topicwarden.errors import ConfigurationError
 from topicwarden.events import Shape
 from topicwarden.policy import Baseline, baseline, level_shape, load_baseline, parse_baseline
-from topicwarden.policy.model import Strict
+from topicwarden.policy.strict import Strict
 
 TEXT = (Path(__file__).parents[2] / "docs" / "baseline.md").read_text("utf-8")
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)

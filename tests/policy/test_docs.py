@@ -10,7 +10,8 @@ from pydantic import BaseModel
 
 from topicwarden.findings import load_catalogue
 from topicwarden.policy import model, parse_policy
-from topicwarden.policy.model import Policy, Strict, Thresholds
+from topicwarden.policy.model import Policy, Thresholds
+from topicwarden.policy.strict import Strict
 
 TEXT = (Path(__file__).parents[2] / "docs" / "policy.md").read_text("utf-8")
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)

@@ -13,6 +13,7 @@ from topicwarden.errors import ConfigurationError, Problem
 from topicwarden.events import Client, Resource, ResourceKind
 from topicwarden.findings import load_catalogue
 from topicwarden.policy import Policy, load_policy, parse_policy
+from topicwarden.policy.exceptions import CHANGES, ONLY_CHANGES
 
 START = "topicwarden: 1\n"
 
@@ -39,6 +40,17 @@ def role(body: str) -> str:
 NO_REGEX = "not a regular expression: nothing to repeat at position 0"
 EXPONENTIAL = "it can take exponential time on a hostile name"
 MEMBERS = "members: [{user: a}]\n    "
+KNOWN = [
+    "TW201",
+    "publish.outside-policy",
+    "TW403",
+    "TW103",
+    "TW110",
+    "TW111",
+    "TW112",
+    "grant.changed",
+    "grant.unused",
+]
 
 
 def test_a_policy_that_uses_every_key_is_read() -> None:
@@ -47,6 +59,15 @@ def test_a_policy_that_uses_every_key_is_read() -> None:
     rule = policy.roles["sensor"].publish[0]
     assert (rule.topic, rule.burst, rule.max_size) == ("plant/+/%u/telemetry", 20, 4096)
     assert policy.exceptions[0].until.isoformat() == "2027-06-30"
+
+
+def test_codes_and_names_of_findings_that_changes_make_are_those_of_the_catalogue() -> None:
+    catalogue = load_catalogue()
+    assert {f"TW{number}".lower() for number in (101, 103, 110, 111)} < CHANGES
+    for names in (CHANGES, ONLY_CHANGES):
+        codes = [catalogue.find(name) for name in names]
+        assert names == {text for one in codes if one is not None for text in (one.code.lower(), one.name)}
+    assert all(entry.name.startswith("grant.") == code.startswith("TW1") for code, entry in catalogue.items())
 
 
 def test_the_smallest_policy_is_one_line() -> None:
@@ -239,6 +260,42 @@ def test_what_is_wrong_with_a_role_is_said_with_its_line(body: str, expected: li
         ("exceptions: [{finding: TW201, client: a, reason: r, until: 1750000000}]", [
             (2, "exceptions[0].until: a day is written YYYY-MM-DD, not '1750000000'"),
         ]),
+        ("exceptions: [{finding: TW112, grant: g, topic: x, reason: r, until: 2027-01-01}]", [
+            (2, "exceptions[0]: an exception for a grant cannot have topic"),
+        ]),
+        ("exceptions: [{finding: TW112, grant: g, client: c, reason: r, until: 2027-01-01}]", [
+            (2, "exceptions[0]: an exception for a grant cannot have client"),
+        ]),
+        ("exceptions: [{finding: TW110, user: u, change: tags, grant: g, reason: r, until: 2027-01-01}]", [
+            (2, "exceptions[0]: an exception for a grant cannot have change"),
+        ]),
+        ("exceptions: [{finding: TW110, user: u, change: tags, queue: q, reason: r, until: 2027-01-01}]", [
+            (2, "exceptions[0]: an exception for a change of grants cannot have queue"),
+        ]),
+        ("exceptions: [{finding: TW403, host: h, broker: b, reason: r, until: 2027-01-01}]", [
+            (2, "exceptions[0]: an exception for a host or a process cannot have broker"),
+        ]),
+        ("exceptions: [{finding: TW110, change: tags, broker: b, reason: r, until: 2027-01-01}]", [
+            (2, "exceptions[0]: an exception does not say for whom"),
+        ]),
+        ("exceptions: [{finding: TW112, user: u, holder: h, reason: r, until: 2027-01-01}]", [
+            (2, "exceptions[0]: holder says which grant is meant, and there is none"),
+        ]),
+        ("exceptions: [{finding: TW112, grant: '', reason: r, until: 2027-01-01}]", [
+            (2, "exceptions[0].grant: expected text, not ''"),
+        ]),
+        *(
+            (f"exceptions: [{{finding: {name}, grant: g, reason: r, until: 2027-01-01}}]", [
+                (2, f"exceptions[0]: {name} is about no one grant"),
+            ])
+            for name in ("TW103", "grant.changed", "TW111", "TW201", "publish.outside-policy")
+        ),
+        *(
+            (f"exceptions: [{{finding: {name}, user: u, change: c, reason: r, until: 2027-01-01}}]", [
+                (2, f"exceptions[0]: {name} is about no change of grants"),
+            ])
+            for name in ("TW112", "grant.unused", "TW201")
+        ),
         ("exceptions:\n- finding: publish.outside-policy\n", [
             (3, "exceptions[0]: an exception does not say for whom"),
             (3, "exceptions[0]: the key 'reason' is missing"),
@@ -247,14 +304,14 @@ def test_what_is_wrong_with_a_role_is_said_with_its_line(body: str, expected: li
     ],
 )  # fmt: skip
 def test_what_is_wrong_elsewhere_is_said_with_its_line(section: str, expected: list[tuple[int, str]]) -> None:
-    assert problems(START + section, ["TW201", "publish.outside-policy"]) == expected
+    assert problems(START + section, KNOWN) == expected
 
 
 def test_everything_wrong_is_said_at_once_and_in_order() -> None:
     text = GOOD.replace("topicwarden: 1", "topicwarden: 7")
     text = text.replace("rate: 10/s", "rate: ten").replace("- within:", "- witin:").replace("8883", "99999")
     text = text.replace("2027-06-30", "soon").replace("TW101", "TW999").replace("max_entropy", "max_entrop")
-    found = problems(text, ["TW101"])
+    found = problems(text, ["TW101", "grant.excess"])
     assert [line for line, _ in found] == [1, 6, 20, 20, 24, 30, 33, 33]
 
 

@@ -264,7 +264,7 @@ def _exceptions(old: Side, new: Side) -> Iterator[Other]:
 def _by_scope(rules: Sequence[ExceptionRule]) -> dict[Hashable, tuple[int, ExceptionRule]]:
     found: dict[Hashable, tuple[int, ExceptionRule]] = {}
     for number, rule in enumerate(rules):
-        key = (rule.finding.lower(), rule.client, rule.user, rule.host, rule.process, rule.place)
+        key = (rule.finding.lower(), tuple(rule.about.items()), rule.place)
         known = found.get(key)
         if known is None or known[1].until < rule.until:
             found[key] = (number, rule)
@@ -272,11 +272,8 @@ def _by_scope(rules: Sequence[ExceptionRule]) -> dict[Hashable, tuple[int, Excep
 
 
 def _about(rule: ExceptionRule) -> str:
-    parts = [rule.finding]
-    parts += [f"client {rule.client}"] if rule.client is not None else []
-    parts += [f"user {rule.user}"] if rule.user is not None else []
-    parts += [f"host {rule.host}"] if rule.host is not None else []
-    parts += [f"process {rule.process}"] if rule.process is not None else []
+    words = {"holder": "for", "file": "in", "change": "change of"}
+    parts = [rule.finding, *(f"{words.get(key, key)} {value}" for key, value in rule.about.items())]
     parts += [rule.place.label] if rule.place is not None else []
     return ", ".join(parts)
 

@@ -77,14 +77,10 @@ def roles_of(policy: Policy | None, client: Client) -> tuple[str, ...]:
 
 
 def _exceptions_of(policy: Policy | None, client: Client) -> tuple[int, ...]:
-    user = client.user
-    if policy is None or user is None:
-        return ()  # no exception is for whoever has no name
+    if policy is None:
+        return ()
     return tuple(
-        number
-        for number, rule in enumerate(policy.exceptions)
-        # An account has no client id: there its user name counts.
-        if not rule.of_host and all(glob is None or glob.matches(user) for glob in (rule.user, rule.client))
+        number for number, rule in enumerate(policy.exceptions) if rule.change is None and rule.is_for_account(client)
     )
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from topicwarden.compare.acceptance import Acceptance
-from topicwarden.compare.dangers import dangers
 from topicwarden.compare.grants import Excess, Missing, excess, indirect, missing
 from topicwarden.compare.intent import Intent, Intentions, Unions
 from topicwarden.compare.principals import Principal, principals
-from topicwarden.compare.redundancy import Useless, Uselessness, useless
+from topicwarden.compare.recorder import Recorder
+from topicwarden.compare.redundancy import useless
 from topicwarden.compare.replacement import Replacements
-from topicwarden.compare.told import class_evidence, grant_evidence, origin_scope, right_words
+from topicwarden.compare.told import right_words
 from topicwarden.compare.usage import Usage, usage
+from topicwarden.compare.without_policy import report_dangers, report_faults, report_unused, report_useless
 from topicwarden.events import Action, Certainty, Client
 from topicwarden.events.observed import Observed
 from topicwarden.findings import Finding, Ledger, Scalar
@@ -22,14 +23,8 @@ from topicwarden.grants import Grants, Origin, Path
 from topicwarden.patterns import Undecided, Witness
 from topicwarden.policy import Policy, Space
 
-DAY_NS: Final = 86_400 * 10**9
 MOST_WITNESSES: Final = 8
 """Permissions of a role that are named when a client lacks them; the rest are counted."""
-_CODES: Final[Mapping[Uselessness, str]] = {
-    Uselessness.REDUNDANT: "TW106",
-    Uselessness.CONTRADICTED: "TW107",
-    Uselessness.IDLE: "TW105",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,28 +90,33 @@ class Scan:
         self._intentions = Intentions(self._policy, grants)
         self._replacements = Replacements(grants, classes, self._intent_of)
         self._families = _families(classes)
+        acceptance = Acceptance(self._policy, self._now, grants, self._ledger.catalogue)
+        recorder = Recorder(self._ledger, grants, acceptance, self._now)
         for number, principal in enumerate(classes, 1):
             progress(f"comparing {number} of {len(classes)} classes of clients")
-            self._compare(grants, principal, unions, scanned)
-        self._faults(grants)
+            self._compare(grants, principal, recorder, unions, scanned)
+        report_faults(recorder, grants, classes, self._accused)
         if self._policy is not None:
-            self._nobody(grants, self._policy)
+            self._nobody(grants, self._policy, recorder.acceptance)
         else:
             progress("looking for dangerous grants")
-            self._dangers(grants, classes, unions)
+            report_dangers(recorder, grants, classes, unions)
         progress("looking for grants that decide nothing")
         for one in useless(classes, unions):
             if one.origin in self._written:  # what the broker itself refuses is nobody's grant
-                self._useless(grants, one)
+                report_useless(recorder, one)
         if observed is not None:
             progress("comparing with what was observed")
             scanned.usage = usage(grants, observed, [one.rights for one in classes])
-            self._unused(grants, scanned.usage, observed)
+            report_unused(recorder, grants, scanned.usage, observed)
+        recorder.acceptance.report_expired(self._ledger)
         return scanned
 
     # Granted and intended -----------------------------------------------------------------------------------------
 
-    def _compare(self, grants: Grants, principal: Principal, unions: Unions, scanned: Scanned) -> None:
+    def _compare(
+        self, grants: Grants, principal: Principal, recorder: Recorder, unions: Unions, scanned: Scanned
+    ) -> None:
         client = principal.client
         intent = self._intent_of(principal)
         paths = grants.paths(client)
@@ -124,33 +124,34 @@ class Scan:
             for path, answer in indirect(principal, paths, intent, unions):
                 if isinstance(answer, Witness):
                     reason = f"it reaches {right_words(path.action, path.space, answer.topic)} by way of {path.how}"
-                    self._record("TW112", grants, principal, path.origin, {"reason": reason}, certainty=path.certainty)
+                    recorder.of_class(
+                        "TW112", principal, path.origin, {"reason": reason}, accepted=None, certainty=path.certainty
+                    )
             return
-        acceptance = Acceptance(self._policy, principal, self._now, grants, self._ledger.catalogue)
+        acceptance = recorder.acceptance
         found: dict[Origin, list[Excess]] = {}
         for one in excess(principal, intent, unions):
             found.setdefault(one.rule.origin, []).append(one)
         ways: dict[Origin, list[tuple[Path, str]]] = {}
         for path, answer in indirect(principal, paths, intent, unions):
             if isinstance(answer, Undecided):
-                self._undecided(grants, principal, path.origin, answer.reason, scanned)
+                self._undecided(recorder, principal, path.origin, answer.reason, scanned)
             else:
                 ways.setdefault(path.origin, []).append((path, answer.topic))
         for origin, ones in found.items():
-            self._excess(grants, principal, intent, origin, ones, acceptance, unions, scanned, ways.get(origin, ()))
+            self._excess(recorder, principal, intent, origin, ones, unions, scanned, ways.get(origin, ()))
         for origin, listed in ways.items():
             if origin in self._accused:
                 continue  # to narrow the grant closes the way: TW101 says so
             for path, name in listed:
-                self._record(
+                recorder.of_class(
                     "TW104",
-                    grants,
                     principal,
                     path.origin,
                     {"how": path.how},
                     witnesses=[right_words(path.action, path.space, name)],
                     certainty=path.certainty,
-                    accepted=acceptance.of("TW104", path.space, path.names, unions),
+                    accepted=acceptance.of_names("TW104", principal, path.origin, path.space, path.names, unions),
                     more_scope=(path.how,),
                 )
         gaps: dict[str, list[Missing]] = {}
@@ -159,20 +160,18 @@ class Scan:
                 continue  # this broker has no such names: the permission is for another one
             gaps.setdefault(gap.intended.role, []).append(gap)
         for role, lacking in gaps.items():
-            self._missing(grants, principal, role, lacking, acceptance, scanned)
-        acceptance.report_expired(self._ledger)
+            self._missing(grants, principal, role, lacking, recorder, scanned)
 
     def _intent_of(self, principal: Principal) -> Intent:
         return self._intentions.of(principal.roles, principal.client.user, principal.client.client_id)
 
     def _excess(
         self,
-        grants: Grants,
+        recorder: Recorder,
         principal: Principal,
         intent: Intent,
         origin: Origin,
         ones: Sequence[Excess],
-        acceptance: Acceptance,
         unions: Unions,
         scanned: Scanned,
         ways: Sequence[tuple[Path, str]],
@@ -181,26 +180,30 @@ class Scan:
         certain: list[tuple[Excess, str]] = []
         for one in ones:
             if isinstance(one.answer, Undecided):
-                self._undecided(grants, principal, origin, one.answer.reason, scanned)
+                self._undecided(recorder, principal, origin, one.answer.reason, scanned)
             else:
                 certain.append((one, one.answer.topic))
         apart = [(one, name) for one, name in certain if one.inseparable]
         if apart:
-            self._record(
+            recorder.of_class(
                 "TW109",
-                grants,
                 principal,
                 origin,
                 {},
                 witnesses=[right_words(one.action, one.space, name) for one, name in apart],
                 certainty=min(one.rule.certainty for one, _ in apart),
-                accepted=acceptance.anyway("TW109"),
+                accepted=recorder.acceptance.of_class("TW109", principal, origin),
             )
         certain = [(one, name) for one, name in certain if not one.inseparable]
         if not certain:
             return
         accepted = None
-        reasons = [acceptance.of("TW101", one.space, one.rule.names, unions, intent, one.action) for one, _ in certain]
+        reasons = [
+            recorder.acceptance.of_names(
+                "TW101", principal, origin, one.space, one.rule.names, unions, intent, one.action
+            )
+            for one, _ in certain
+        ]
         if all(reason is not None for reason in reasons):
             accepted = reasons[0]
         evidence: dict[str, Scalar] = {"instead": self._replacements.of(principal, intent, origin)}
@@ -210,9 +213,8 @@ class Scan:
             evidence["indirect_ways"] = len(ways)
         if accepted is None:
             self._accused.add(origin)
-        finding = self._record(
+        finding = recorder.of_class(
             "TW101",
-            grants,
             principal,
             origin,
             evidence,
@@ -236,7 +238,7 @@ class Scan:
         principal: Principal,
         role: str,
         gaps: Sequence[Missing],
-        acceptance: Acceptance,
+        recorder: Recorder,
         scanned: Scanned,
     ) -> None:
         """Report once what a client lacks of a role, with a witness for each of the first permissions."""
@@ -247,15 +249,14 @@ class Scan:
                 continue
             scanned.undecided += 1
             if gap.rule is not None:
-                self._undecided(grants, principal, gap.rule.origin, gap.answer.reason, scanned)
+                self._undecided(recorder, principal, gap.rule.origin, gap.answer.reason, scanned)
         if not certain:
             return
         rules = [gap.rule for gap, _ in certain if gap.rule is not None]
         source = grants.origins[0].source if grants.origins else grants.title
         origin = rules[0].origin if rules else Origin(source, None, "(no grant allows it)")
-        finding = self._record(
+        finding = recorder.of_class(
             "TW103",
-            grants,
             principal,
             origin,
             {
@@ -265,7 +266,7 @@ class Scan:
             },
             witnesses=[right_words(gap.intended.action, gap.space, name) for gap, name in certain[:MOST_WITNESSES]],
             certainty=min((rule.certainty for rule in rules), default=Certainty.EXACT),
-            accepted=acceptance.anyway("TW103"),
+            accepted=recorder.acceptance.of_class("TW103", principal, origin),
             more_scope=(role,),
         )
         if finding is not None:
@@ -274,7 +275,7 @@ class Scan:
                 for gap, name in certain[:MOST_WITNESSES]
             ]
 
-    def _nobody(self, grants: Grants, policy: Policy) -> None:
+    def _nobody(self, grants: Grants, policy: Policy, acceptance: Acceptance) -> None:
         """Report users that roles name and the broker does not know."""
         if not grants.closed:
             return
@@ -307,146 +308,22 @@ class Scan:
                     last_ns=self._now,
                     witnesses={"connect: the broker has no such account": 1},
                     evidence={"role": name, "where_file": source},
+                    accepted=acceptance.of_user("TW103", client),
                 )
 
-    # Grants by themselves -----------------------------------------------------------------------------------------
-
-    def _faults(self, grants: Grants) -> None:
-        for fault in grants.faults:
-            if fault.code == "TW112" and fault.origin in self._accused:
-                continue  # it is accused of all that is too much, with what to write instead
-            self._ledger.record(
-                fault.code,
-                broker=grants.broker,
-                client=fault.client,
-                scope=(*origin_scope(fault.origin), str(fault.evidence.get("reason", ""))),
-                first_ns=self._now,
-                last_ns=self._now,
-                certainty=Certainty.UNKNOWN if fault.code == "TW114" else Certainty.EXACT,
-                witnesses=None if fault.witness is None else {fault.witness: 1},
-                evidence={**grant_evidence(fault.origin), **fault.evidence},
-            )
-
-    def _dangers(self, grants: Grants, classes: Sequence[Principal], unions: Unions) -> None:
-        told = {fault.origin for fault in grants.faults if fault.code == "TW112"}
-        for danger in dangers(classes, unions):
-            if danger.rule.origin in told:
-                continue  # the reader, who knows the broker, has said so
-            self._record(
-                "TW112",
-                grants,
-                danger.principal,
-                danger.rule.origin,
-                {"reason": danger.reason},
-                certainty=danger.rule.certainty,
-                more_scope=(danger.reason,),
-            )
-
-    def _useless(self, grants: Grants, one: Useless) -> None:
-        evidence: dict[str, Scalar] = {**grant_evidence(one.origin)}
-        if one.why is Uselessness.IDLE:
-            evidence["reason"] = "it denies what nothing allows"
-        else:
-            evidence["others"] = "; ".join(
-                other.text if other.line is None else f"{other.text} (line {other.line})" for other in one.others
-            )
-        self._ledger.record(
-            _CODES[one.why],
-            broker=grants.broker,
-            scope=origin_scope(one.origin),
-            first_ns=self._now,
-            last_ns=self._now,
-            evidence=evidence,
-        )
-
-    # Granted and observed -----------------------------------------------------------------------------------------
-
-    def _unused(self, grants: Grants, used: Usage, observed: Observed) -> None:
-        if used.first_ns is None or used.last_ns is None:
-            return
-        days = round((used.last_ns - used.first_ns) / DAY_NS, 2)
-        period = _period(used.last_ns - used.first_ns)
-        sure = not observed.lost and not observed.overflow and not used.unmatched
-        denials = {fault.origin for fault in grants.faults if fault.code in ("TW105", "TW114")}
-        for origin, use in used.uses.items():
-            if origin in denials or not use.kinds:
-                continue  # it allows nothing, or nobody can tell
-            evidence: dict[str, Scalar] = {**grant_evidence(origin), "period": period, "days": days}
-            code = "TW102"
-            if use.events:
-                if use.admitted is None or use.admitted <= use.names:
-                    continue
-                code = "TW108"
-                evidence |= {
-                    "used_names": use.names,
-                    "admitted_names": use.admitted,
-                    "share": round(use.names / use.admitted, 4),
-                    "events": use.events,
-                    "users": use.users,
-                }
-            self._ledger.record(
-                code,
-                broker=grants.broker,
-                scope=origin_scope(origin),
-                first_ns=used.first_ns,
-                last_ns=used.last_ns,
-                certainty=Certainty.EXACT if sure else Certainty.INFERRED,
-                evidence=evidence,
-            )
-
-    # Writing down ---------------------------------------------------------------------------------------------------
-
-    def _record(
-        self,
-        code: str,
-        grants: Grants,
-        principal: Principal,
-        origin: Origin,
-        evidence: Mapping[str, Scalar],
-        *,
-        witnesses: Sequence[str] = (),
-        certainty: Certainty = Certainty.EXACT,
-        accepted: str | None = None,
-        more_scope: tuple[str, ...] = (),
-    ) -> Finding | None:
-        client = Client(
-            grants.broker,
-            principal.client.protocol,
-            "",
-            principal.client.user,
-            vhost=principal.client.vhost,
-            identity=principal.client.identity,
-        )
-        scope = (*origin_scope(origin), *more_scope)
-        told = {**grant_evidence(origin), **class_evidence(principal), **evidence}
-        if not principal.named:
-            told["stands_for"] = "clients that the broker's configuration does not name"
-        return self._ledger.record(
-            code,
-            broker=grants.broker,
-            client=client,
-            scope=scope,
-            first_ns=self._now,
-            last_ns=self._now,
-            certainty=certainty,
-            witnesses=dict.fromkeys(witnesses, 1),
-            evidence=told,
-            accepted=accepted,
-        )
-
-    def _undecided(self, grants: Grants, principal: Principal, origin: Origin, reason: str, scanned: Scanned) -> None:
+    def _undecided(
+        self, recorder: Recorder, principal: Principal, origin: Origin, reason: str, scanned: Scanned
+    ) -> None:
         scanned.undecided += 1
         if origin not in self._known_undecided:
-            self._record("TW114", grants, principal, origin, {"reason": reason}, certainty=Certainty.UNKNOWN)
-
-
-def _period(ns: int) -> str:
-    """Return how long was observed, in words: `12 days`, `3 hours`, `20 seconds`."""
-    for unit, length in (("day", DAY_NS), ("hour", 3600 * 10**9), ("minute", 60 * 10**9), ("second", 10**9)):
-        count = ns // length
-        if count >= 2 or unit == "second":
-            return f"{count} {unit}{'' if count == 1 else 's'}"
-    raise AssertionError  # seconds always do
+            recorder.of_class(
+                "TW114",
+                principal,
+                origin,
+                {"reason": reason},
+                accepted=recorder.acceptance.of_grant("TW114", origin, [principal.client]),
+                certainty=Certainty.UNKNOWN,
+            )
 
 
 def _families(classes: Sequence[Principal]) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from topicwarden.compare.principals import Principal
@@ -46,13 +47,17 @@ def grant_evidence(origin: Origin) -> dict[str, Scalar]:
 
 def class_evidence(principal: Principal) -> dict[str, Scalar]:
     """Return who else it is about, and in which roles."""
-    evidence: dict[str, Scalar] = {}
-    if principal.alike:
-        evidence["alike"] = len(principal.alike)
-        evidence["alike_names"] = ", ".join(sorted(map(name_of, principal.alike))[:NAMED])
+    evidence = alike_evidence(principal.alike)
     if principal.roles:
         evidence["roles"] = ", ".join(principal.roles)
     return evidence
+
+
+def alike_evidence(others: Sequence[Client]) -> dict[str, Scalar]:
+    """Return who else it is about than the client that is named."""
+    if not others:
+        return {}
+    return {"alike": len(others), "alike_names": ", ".join(sorted(map(name_of, others))[:NAMED])}
 
 
 def name_of(client: Client) -> str:

@@ -79,7 +79,7 @@ class Engine:
         self._classifier = Classifier(RuleBook(policy)) if policy else None
         self._rates = RateJudge(self._classifier) if self._classifier else None
         self._reaches = ReachJudge(self._classifier) if self._classifier else None
-        self._grants = GrantJudge(self.ledger, policy)
+        self._grants = GrantJudge(self.ledger, policy, self._acceptance)
         self._hosts = HostJudge(self.ledger, self._acceptance, policy, baseline, hosts) if hosts else None
         self._reporter = Reporter(self.ledger, self._acceptance, self._hosts.finder if self._hosts else None)
         self._look_alikes = LookAlikes(self._classifier)

@@ -86,6 +86,23 @@ class Acceptance:
             self._note_expired(expired, Client("", "", "", user), count, time_ns)
         return None
 
+    def of_change(self, code: str, grantee: Client, change: str, time_ns: int) -> str | None:
+        """Return the reason of the exception that accepts a finding about a change of grants; None when none does.
+
+        `change`: what was changed, or the powers that were given.
+        """
+        name = self._catalogue[code].name
+        expired = None
+        for number, exception in enumerate(self._exceptions, 1):
+            if not exception.covers_change(code, name, grantee, change):
+                continue
+            if time_ns < exception.until_ns:
+                return self.reasons[number]
+            expired = expired or number
+        if expired is not None:
+            self._note_expired(expired, grantee, 1, time_ns)
+        return None
+
     def _covering(self, code: str, name: str, client: Client, resource: Resource) -> tuple[int, ...]:
         key = (code, client, resource)
         found = self._known.get(key)
@@ -120,7 +137,7 @@ class Acceptance:
                 count=expired.count,
                 evidence={
                     "finding": exception.finding,
-                    "exception_client": str(exception.client or exception.user),
+                    "exception_client": exception.for_whom,
                     "reason": exception.reason,
                     "until": exception.until.isoformat(),
                 },

@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 
+from topicwarden.engine.exceptions import Acceptance
 from topicwarden.engine.grouping import Int64
 from topicwarden.engine.lanes import Lane
 from topicwarden.engine.reporter import Description, Group, Reporter
@@ -31,9 +32,10 @@ _Holder = tuple[str, str | None, str | None]
 class GrantJudge:
     """Judges changes of grants, and remembers what was revoked."""
 
-    def __init__(self, ledger: Ledger, policy: Policy | None) -> None:
+    def __init__(self, ledger: Ledger, policy: Policy | None, acceptance: Acceptance) -> None:
         self._ledger = ledger
         self._policy = policy
+        self._acceptance = acceptance
         self._revoked: dict[tuple[_Holder, Resource], int] = {}
         """When the right to publish there was revoked, ns."""
         self._holders: dict[_Holder, int] = {}
@@ -45,38 +47,40 @@ class GrantJudge:
             self._remember(change)
             grantee = change.grantee
             told = _told(change)
-            self._record("TW110", change, (change.what,), told)
+            self._record("TW110", change, change.what, told)
             if change.powers:
                 powers = ", ".join(change.powers)
-                self._record("TW111", change, (powers,), {"powers": powers, **told})
+                self._record("TW111", change, powers, {"powers": powers, **told})
             if self._policy is None or grantee.user is None:
                 continue
             roles = self._roles(self._policy, grantee)
             excess = [right for right in change.gained if not _intended(roles, grantee, right)]
             if excess:
-                self._record("TW101", change, (change.what,), told, excess)
+                self._record("TW101", change, change.what, told, excess)
             missing = [right for right in change.lost if _intended(roles, grantee, right)]
             if missing:
-                self._record("TW103", change, (change.what,), told, missing)
+                self._record("TW103", change, change.what, told, missing)
 
     def _record(
         self,
         code: str,
         change: GrantChange,
-        scope: tuple[str, ...],
+        changed: str,
         evidence: dict[str, Scalar],
         rights: Sequence[Right] = (),
     ) -> None:
+        """Record a finding about a change. `changed`: what it is told apart by, and what an exception may name."""
         self._ledger.record(
             code,
             broker=change.grantee.broker,
             client=change.grantee,
-            scope=scope,
+            scope=(changed,),
             first_ns=change.time_ns,
             last_ns=change.time_ns,
             certainty=change.certainty,
             witnesses={right.words: 1 for right in rights} or None,
             evidence={**evidence, "last_unlisted": change.unlisted} if rights and change.unlisted else evidence,
+            accepted=self._acceptance.of_change(code, change.grantee, changed, change.time_ns),
         )
 
     @staticmethod

@@ -12,6 +12,7 @@ from topicwarden.policy.baseline import (
     load_baseline,
     parse_baseline,
 )
+from topicwarden.policy.exceptions import ExceptionRule
 from topicwarden.policy.loading import (
     PolicyLines,
     load_policy,
@@ -22,7 +23,6 @@ from topicwarden.policy.loading import (
 from topicwarden.policy.model import (
     ConfigureRule,
     ConsumeRule,
-    ExceptionRule,
     Inventory,
     InventoryBroker,
     InventoryHost,

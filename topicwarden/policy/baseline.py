@@ -16,8 +16,8 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from topicwarden.events import Shape
 from topicwarden.policy.fields import PlainDotted, PlainFilter, Port, Size, Text
 from topicwarden.policy.loading import FileKind, parse_file, read_text
-from topicwarden.policy.model import Strict
 from topicwarden.policy.places import Place, place_of
+from topicwarden.policy.strict import Strict
 from topicwarden.policy.values import RefusedError, shown
 
 FORMAT: Final = 1

@@ -14,8 +14,9 @@ from typing import Any, Final
 import yaml
 
 from topicwarden.errors import ConfigurationError, Problem
+from topicwarden.policy.exceptions import ExceptionRule
 from topicwarden.policy.loading import parse_policy
-from topicwarden.policy.model import ExceptionRule, Policy
+from topicwarden.policy.model import Policy
 
 KEY: Final = "exceptions"
 _PARSER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

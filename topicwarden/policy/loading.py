@@ -18,7 +18,8 @@ from pydantic_core import ErrorDetails
 
 from topicwarden.errors import ConfigurationError, Problem
 from topicwarden.policy.fields import near
-from topicwarden.policy.model import Policy, Strict
+from topicwarden.policy.model import Policy
+from topicwarden.policy.strict import Strict
 from topicwarden.policy.values import RefusedError, shown
 from topicwarden.policy.yaml_tree import Mapping, Node, Scalar, Sequence, read_tree
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime, time, timedelta
 from ipaddress import ip_address
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from topicwarden.events import Action, Client, Resource
+from topicwarden.events import Action, Client
+from topicwarden.policy.exceptions import ExceptionRule
 from topicwarden.policy.fields import (
     ByteRate,
     Count,
-    Day,
     DottedPattern,
     EventRate,
     LevelRegex,
@@ -30,43 +29,13 @@ from topicwarden.policy.fields import (
     RoleName,
     Size,
     Text,
-    near,
 )
-from topicwarden.policy.places import Place, covers, place_of
+from topicwarden.policy.places import Place, place_of
+from topicwarden.policy.strict import Strict, one_place
 from topicwarden.policy.values import NANOSECONDS, Rate, RefusedError, address_within, shown
 
 FORMAT = 1
 """Version of the policy language."""
-
-
-class Strict(BaseModel):
-    """What people write by hand: no unknown keys, frozen."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @classmethod
-    def shape_problem(cls, keys: Collection[str]) -> RefusedError | None:  # noqa: ARG003 - for those that override it
-        """Say why these keys cannot stand together in one mapping, or None; looks at no value."""
-        return None
-
-    @model_validator(mode="after")
-    def _check_shape(self) -> Self:
-        problem = self.shape_problem(self.model_fields_set)
-        if problem is not None:
-            raise problem
-        return self
-
-
-def _one_place(keys: Collection[str], what: str, *more: str) -> RefusedError | None:
-    """Say why these keys name no place, or more than one. `more`: kinds of names besides topics and exchanges' keys."""
-    hint = "write topic: FILTER, or exchange: NAME and key: PATTERN" + "".join(f", or {kind}: PATTERN" for kind in more)
-    named = [kind for kind in ("topic", *more) if kind in keys]
-    by_key = [key for key in ("exchange", "key") if key in keys]
-    if len(named) + bool(by_key) > 1:
-        return RefusedError(f"{what} names one kind of place, not {', '.join([*named, *by_key])} together", hint)
-    if not named and len(by_key) < 2:
-        return RefusedError(f"{what} does not say which names it is about", hint)
-    return None
 
 
 def _placed(
@@ -177,7 +146,7 @@ class PublishRule(_Limits):
     @classmethod
     def shape_problem(cls, keys: Collection[str]) -> RefusedError | None:
         """Refuse a rule for both protocols, or for none."""
-        return _one_place(keys, "a publish rule") or super().shape_problem(keys)
+        return one_place(keys, "a publish rule") or super().shape_problem(keys)
 
     @model_validator(mode="after")
     def _largest_message_fits(self) -> Self:
@@ -213,7 +182,7 @@ class SubscribeRule(Strict):
     @classmethod
     def shape_problem(cls, keys: Collection[str]) -> RefusedError | None:
         """Refuse a rule for both protocols, or for none."""
-        return _one_place(keys, "a subscribe rule")
+        return one_place(keys, "a subscribe rule")
 
     @property
     def place(self) -> Place:
@@ -315,7 +284,7 @@ class Within(Strict):
     @classmethod
     def shape_problem(cls, keys: Collection[str]) -> RefusedError | None:
         """Refuse several kinds of names at once, or none."""
-        return _one_place(keys, "a naming rule", "queue")
+        return one_place(keys, "a naming rule", "queue")
 
     @property
     def place(self) -> Place:
@@ -433,97 +402,6 @@ class Inventory(Strict):
     brokers: tuple[InventoryBroker, ...] = ()
     tools: tuple[InventoryTool, ...] = ()
     hosts: tuple[InventoryHost, ...] = ()
-
-
-class ExceptionRule(Strict):
-    """A finding somebody accepted for a while. When it has expired, that is a finding."""
-
-    finding: str
-    """Code or dotted name."""
-    client: NamePattern | None = None
-    """Client id: chosen by the client itself unless the broker binds it to the user; None: any, and none."""
-    user: NamePattern | None = None
-    """User name; None: any, and none. With `host` or `process`: the user a process runs as."""
-    host: NamePattern | None = None
-    """For findings about hosts: the host's name. With this or `process` it is about no client of a broker."""
-    process: NamePattern | None = None
-    """For findings about hosts: the program's file name."""
-    topic: PlainFilter | None = None
-    """Only for topics matched by this filter; with none of these keys: any name."""
-    exchange: Text | None = None
-    """Only for routing and binding keys of this exchange that match `key`."""
-    key: PlainDotted | None = None
-    queue: PlainNamedDotted | None = None
-    reason: Text
-    until: Day
-    """The last day on which it holds, UTC."""
-
-    @classmethod
-    def shape_problem(cls, keys: Collection[str]) -> RefusedError | None:
-        """Refuse an exception for everybody, and several kinds of names at once."""
-        if not {"client", "user", "host", "process"} & set(keys):
-            return RefusedError("an exception does not say for whom", "add client: PATTERN or user: PATTERN")
-        if {"host", "process"} & set(keys) and (wrong := {"client", "topic", "exchange", "key", "queue"} & set(keys)):
-            return RefusedError(
-                f"an exception for a host or a process cannot have {min(wrong)}",
-                "findings about hosts name no client of a broker: leave it out, or write two exceptions",
-            )
-        return _one_place(keys, "an exception", "queue") if {"topic", "exchange", "key", "queue"} & set(keys) else None
-
-    @property
-    def scope(self) -> tuple[str, ...]:
-        """What tells it from other exceptions."""
-        who = [str(one) for one in (self.client, self.user, self.host, self.process) if one is not None]
-        return (self.finding, *who, self.place.label if self.place else "", self.until.isoformat())
-
-    @field_validator("finding")
-    @classmethod
-    def _known(cls, value: str, info: ValidationInfo) -> str:
-        known: Collection[str] | None = (info.context or {}).get("known_findings")
-        if known is not None and value.lower() not in {name.lower() for name in known}:
-            raise RefusedError(f"no finding is called {shown(value)}", near(value, known, "run topicwarden explain"))
-        if not re.fullmatch(r"TW[0-9]{3}|[a-z-]+\.[a-z-]+", value, re.IGNORECASE | re.ASCII):
-            raise RefusedError(
-                f"a finding is a code (TW201) or a dotted name (publish.outside-policy), not {shown(value)}"
-            )
-        return value
-
-    @property
-    def until_ns(self) -> int:
-        """The first nanosecond (since the epoch, UTC) at which it holds no more."""
-        return int(datetime.combine(self.until + timedelta(days=1), time(), UTC).timestamp()) * NANOSECONDS
-
-    @property
-    def place(self) -> Place | None:
-        """The names it is about; None: any."""
-        return place_of(self.topic, self.exchange, self.key, self.queue)
-
-    @property
-    def of_host(self) -> bool:
-        """Whether it is about findings about hosts."""
-        return self.host is not None or self.process is not None
-
-    def covers_host(self, code: str, name: str, host: str, process: str | None, user: str | None) -> bool:
-        """Whether it accepts the finding about a host; `process` is a file name. Its end date is not looked at."""
-        if not self.of_host or self.finding.lower() not in (code.lower(), name.lower()):
-            return False
-        asked = ((self.host, host), (self.process, process), (self.user, user))
-        return all(wanted is None or (value is not None and wanted.matches(value)) for wanted, value in asked)
-
-    def covers(self, code: str, name: str, client: Client | None, resource: Resource) -> bool:
-        """Whether it accepts the finding with this code and dotted name; its end date is not looked at.
-
-        When the finding is about a subscription or binding, everything that it receives must be in the place.
-        """
-        if self.finding.lower() not in (code.lower(), name.lower()):
-            return False
-        if self.of_host:
-            return False
-        if client is None or (self.client is not None and not self.client.matches(client.client_id)):
-            return False
-        if self.user is not None and (client.user is None or not self.user.matches(client.user)):
-            return False
-        return self.place is None or covers(self.place, resource)
 
 
 class Policy(Strict):

@@ -7,39 +7,48 @@ same calls that `watch` and `scan` make.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final
 
 from topicwarden.errors import ConfigurationError, Problem
-from topicwarden.events import DOING, NO_RESOURCE, Client, Resource, ResourceKind
+from topicwarden.events import DOING, NO_RESOURCE, Resource, ResourceKind
 from topicwarden.findings import Catalogue
-from topicwarden.hosts.ecs import program_name
 from topicwarden.output.escape import quoted, visible
 from topicwarden.policy import ExceptionRule
+from topicwarden.policy.exceptions import CHANGES, LONGEST_GRANT
 from topicwarden.policy.places import covers
+from topicwarden.report.accepting_documents import (
+    LOGINS,
+    changed_in,
+    client_of,
+    grant_of,
+    named_resources,
+    nameless,
+    processes_of,
+    resources_of,
+    several,
+    witnesses_of,
+)
 from topicwarden.report.findings import as_it_was
 
 PLACE_KEYS: Final = ("topic", "exchange", "key", "queue")
 BY_NAME: Final = frozenset({"TW101", "TW104"})
 """What `scan` finds, and an exception may accept for some names only."""
-BY_CODE: Final = frozenset({"TW103", "TW109"})
-"""What `scan` finds, and an exception accepts whatever the name."""
-LOGINS: Final = "TW302"
-"""Told of no client: who failed to log in is in its scope."""
+BY_USER: Final = BY_NAME | {"TW103", "TW109"}
+"""What `scan` finds, and an exception for a user accepts whatever the grant."""
+LACKING: Final = "TW103"
+"""What `scan` finds of a user, and is about no grant."""
 NAMES_UNFIT: Final = frozenset({"TW206"})
 """Told of names that may be cut or malformed: no filter covers those."""
+_OF_GRANTS: Final = "TW1"
 _OBSERVED: Final = ("TW2", "TW3", "TW42")
 _LONGEST: Final = 200
 _NO_UTF8: Final = re.compile("[\ud800-\udfff]")
-_NAMED: Final = (
-    (re.compile(r"exchange (.*), binding key (.*)", re.DOTALL), ResourceKind.BINDING),
-    (re.compile(r"exchange (.*), key (.*)", re.DOTALL), ResourceKind.KEY),
-    (re.compile(r"queue (.*)", re.DOTALL), ResourceKind.QUEUE),
-    (re.compile(r"exchange (.*)", re.DOTALL), ResourceKind.EXCHANGE),
-)
-_EMPTY: Final = "(empty)"
+_ANONYMOUS: Final = "clients without a user name"
+"""Holder of a grant that nobody but they has."""
+_NOBODY: Final = "(anonymous)"
 
 
 class Subject(Enum):
@@ -48,9 +57,13 @@ class Subject(Enum):
     CLIENT = 1
     """By events of a client: code, client and name."""
     ACCOUNT = 2
-    """By the grants of a user."""
+    """By what a user lacks."""
     HOST = 3
     """By host, process and user."""
+    GRANT = 4
+    """By the grant, and whom it is for."""
+    CHANGE = 5
+    """By the user whose grants were changed, and what was changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +81,19 @@ def subject_of(document: Mapping[str, Any], catalogue: Catalogue) -> Subject:
     known = catalogue.get(code)
     if known is not None and known.detection is not None:
         return Subject.HOST
-    if code in BY_NAME | BY_CODE:
+    if code.startswith(_OF_GRANTS) and known is not None:
         if "where_file" in document["evidence"]:
-            return Subject.ACCOUNT
-        raise _never(document, "it tells of one change of a grant; `scan` tells how grants stand, and that can be")
+            return Subject.ACCOUNT if code == LACKING else Subject.GRANT
+        if code.lower() in CHANGES:
+            return Subject.CHANGE
+        raise _never(document, "it does not say which grant it is about")
     if code.startswith(_OBSERVED) and known is not None:
         return Subject.CLIENT
     if known is None:
         raise _never(document, "this version does not know its code")
     if code == "TW901" and document["client"] is not None:
         return Subject.CLIENT
-    why = "it tells how grants stand: change them" if code.startswith("TW1") else "it is about the observing itself"
-    raise _never(document, why)
+    raise _never(document, "it is about the observing itself")
 
 
 def propose(
@@ -90,16 +104,18 @@ def propose(
     `place`: keys of `PLACE_KEYS` that somebody chose; `wide`: it may cover more than this finding. Raises
     ConfigurationError where no exception can accept it, or only a wider one and `wide` was not said.
     """
-    subject = subject_of(document, catalogue)
-    if place and (subject is Subject.HOST or document["code"] in BY_CODE):
-        raise ConfigurationError(
-            Problem(f"an exception for {document['code']} is about no name", hint=f"leave out --{min(place)}")
-        )
+    subject, code = subject_of(document, catalogue), document["code"]
+    if place and (subject in (Subject.HOST, Subject.CHANGE) or (code.startswith(_OF_GRANTS) and code not in BY_NAME)):
+        raise ConfigurationError(Problem(f"an exception for {code} is about no name", hint=f"leave out --{min(place)}"))
     match subject:
         case Subject.HOST:
             return _for_host(document, wide)
-        case Subject.ACCOUNT:
+        case Subject.GRANT if not place:
+            return _for_grant(document, wide)
+        case Subject.GRANT | Subject.ACCOUNT:
             return _for_account(document, place, wide)
+        case Subject.CHANGE:
+            return _for_change(document, wide)
         case _:
             return _for_client(document, place, wide)
 
@@ -109,20 +125,24 @@ def covers_finding(rule: ExceptionRule, document: Mapping[str, Any], catalogue: 
     code, name = document["code"], document["name"]
     match subject_of(document, catalogue):
         case Subject.HOST:
-            return all(rule.covers_host(code, name, document["host"], *process) for process in _processes(document))
-        case Subject.ACCOUNT:
-            # As `scan` does: an account has no client id, there its user name counts; and nobody has no exception.
-            user = _client(document).user
-            if user is None or rule.of_host or rule.finding.lower() not in (code.lower(), name):
+            return all(rule.covers_host(code, name, document["host"], *process) for process in processes_of(document))
+        case Subject.GRANT if rule.grant is not None:
+            grant = grant_of(document)
+            return rule.names(code, name) and rule.is_of_grant(*grant) and _for_all(rule, document)
+        case Subject.GRANT | Subject.ACCOUNT:
+            account = client_of(document)
+            if code not in BY_USER or not rule.of_names or not rule.names(code, name):
                 return False
-            if not all(glob is None or glob.matches(user) for glob in (rule.user, rule.client)):
+            if not rule.is_for_account(account):
                 return False
             return rule.place is None or (code in BY_NAME and _shown_names_within(rule, document))
+        case Subject.CHANGE:
+            return rule.covers_change(code, name, client_of(document), changed_in(document))
         case _:
-            found = [_resources(document, witness) for witness in _witnesses(document)]
-            if _nameless(document):
+            found = [resources_of(document, witness) for witness in witnesses_of(document)]
+            if nameless(document):
                 found.append([NO_RESOURCE])
-            client = _client(document)
+            client = client_of(document)
             # Of a name that may be one thing or another, either way has to be covered.
             return all(rule.covers(code, name, client, resource) for resources in found for resource in resources)
 
@@ -131,7 +151,7 @@ def covers_finding(rule: ExceptionRule, document: Mapping[str, Any], catalogue: 
 
 
 def _for_client(document: Mapping[str, Any], place: Mapping[str, str], wide: bool) -> Proposal:
-    client = _client(document)
+    client = client_of(document)
     notes = []
     keys = {"finding": document["code"]}
     for key, name in (("client", client.client_id), ("user", client.user)):
@@ -146,8 +166,8 @@ def _for_client(document: Mapping[str, Any], place: Mapping[str, str], wide: boo
     if client.vhost is not None:
         notes.append("it is for every virtual host")
     notes.append("it is for every broker that this policy is used for")
-    witnesses = _witnesses(document)
-    if _nameless(document) or document["code"] in NAMES_UNFIT:
+    witnesses = witnesses_of(document)
+    if nameless(document) or document["code"] in NAMES_UNFIT:
         if (place or witnesses) and not wide:
             raise ConfigurationError(
                 Problem("it is about more than names that can be named", hint="say --wide to accept it for any name")
@@ -177,31 +197,77 @@ def _for_client(document: Mapping[str, Any], place: Mapping[str, str], wide: boo
 
 
 def _for_account(document: Mapping[str, Any], place: Mapping[str, str], wide: bool) -> Proposal:
-    user = _client(document).user
+    user = client_of(document).user
     if not user:
         raise _never(document, "it is of clients without a user name")
     code = document["code"]
     keys = {"finding": code, "user": _literal(user, document, wide)}
-    if code in BY_NAME and not place and not wide:
-        raise ConfigurationError(
-            Problem(
-                f"an exception cannot name one grant, only the names that {quoted(user, _LONGEST)} may use",
-                hint="choose those to accept with --topic FILTER (or --exchange and --key, or --queue), or say --wide "
-                f"to accept every {code} of this user",
-            )
-        )
     notes = ["it is for every broker and virtual host that this policy is used for"]
+    why = several(document)
+    if why is not None:
+        notes.append(f"the finding is about {why}: what is not for this one user name stays open")
     if place:
         notes.append("whether it accepts all of the grant, the next `scan` says: only shown names are known here")
     else:
-        notes.append(f"it accepts every {code} of this user, of other grants too")
+        notes.append(f"it accepts every {code} of this user")
     return Proposal(keys | dict(place), tuple(notes))
+
+
+def _for_grant(document: Mapping[str, Any], wide: bool) -> Proposal:
+    """Return the exception for a grant: what tells it from others, and whom the finding is about."""
+    broker, words, holder, file = grant_of(document)
+    for text in (words, holder):
+        if _NO_UTF8.search(text):
+            raise _never(document, f"{visible(quoted(text, _LONGEST))} is no UTF-8, and a policy cannot name it")
+    if len(words) > LONGEST_GRANT:
+        raise _never(document, f"the grant has {len(words)} characters, and an exception can name {LONGEST_GRANT}")
+    keys = {"finding": document["code"], "grant": words}
+    if holder:
+        keys["holder"] = holder
+    notes = []
+    if document["client"] is not None:
+        user = client_of(document).user
+        why = several(document)
+        if wide or (user is None and holder == _ANONYMOUS and not why):
+            notes.append(f"it accepts the grant for everybody who has it by {visible(holder or 'that configuration')}")
+        elif why is not None or not user:
+            raise ConfigurationError(
+                Problem(
+                    f"it is about {why or 'clients without a user name'}, and an exception names one user",
+                    hint="say --wide to accept the grant for everybody who has it; or write the exception by hand, "
+                    "with user: PATTERN",
+                )
+            )
+        else:
+            keys["user"] = _literal(user, document, wide=False)
+    keys |= _exactly({"broker": broker}, document, wide, notes)
+    if "where_line" in document["evidence"]:
+        # Where grants stand on lines, the same one may stand in another file too; elsewhere a name has it once.
+        keys |= _exactly({"file": file}, document, wide, notes)
+    notes.append(f"it accepts every {document['code']} of this grant, whatever the reason and the names")
+    if document["count"] > 1:
+        notes.append(f"it was told of {document['count']} places: the same words in another file stay open")
+    return Proposal(keys, tuple(notes))
+
+
+def _for_change(document: Mapping[str, Any], wide: bool) -> Proposal:
+    """Return the exception for changes of one kind of a user's grants."""
+    client = client_of(document)
+    keys = {"finding": document["code"]}
+    if client.user:
+        keys["user"] = _literal(client.user, document, wide)
+    elif client.vhost is None:
+        raise _never(document, "it names neither a user nor a virtual host")
+    notes = ["it accepts every further change of this kind, whoever makes it and whatever it gives or takes"]
+    keys |= _exactly({"broker": client.broker, "vhost": client.vhost}, document, wide, notes)
+    keys["change"] = _literal(changed_in(document), document, wide)
+    return Proposal(keys, tuple(notes))
 
 
 def _for_host(document: Mapping[str, Any], wide: bool) -> Proposal:
     keys = {"finding": document["code"], "host": _literal(document["host"], document, wide)}
     notes: list[str] = []
-    found = sorted(_processes(document), key=str)
+    found = sorted(processes_of(document), key=str)
     names, users = {name for name, _ in found}, {user for _, user in found}
     if (len(found) > 1 or document["more_behind"] or None in names) and not wide:
         what = "no program is known" if names == {None} else f"{len(found)} programs and users are"
@@ -220,6 +286,21 @@ def _for_host(document: Mapping[str, Any], wide: bool) -> Proposal:
     return Proposal(keys, tuple(notes))
 
 
+def _exactly(
+    wanted: Mapping[str, str | None], document: Mapping[str, Any], wide: bool, notes: list[str]
+) -> dict[str, str]:
+    """Return the keys that are known; with `wide`, without those whose names would be patterns."""
+    keys = {}
+    for key, name in wanted.items():
+        if not name:
+            continue
+        if wide and ("*" in name or "?" in name or _NO_UTF8.search(name)):
+            notes.append(f"it is for any {'virtual host' if key == 'vhost' else key}")
+        else:
+            keys[key] = _literal(name, document, wide=False)
+    return keys
+
+
 def _literal(name: str, document: Mapping[str, Any], wide: bool) -> str:
     """Return a name as the pattern for it; patterns cannot quote their wildcards."""
     if _NO_UTF8.search(name):
@@ -235,7 +316,7 @@ def _literal(name: str, document: Mapping[str, Any], wide: bool) -> str:
 
 
 def _place(document: Mapping[str, Any], witness: str) -> dict[str, str]:
-    resources = _resources(document, witness)
+    resources = resources_of(document, witness)
     if len(resources) > 1:
         raise ConfigurationError(
             Problem(
@@ -272,74 +353,25 @@ def _never(document: Mapping[str, Any], why: str) -> ConfigurationError:
     )
 
 
-# Reading documents ----------------------------------------------------------------------------------------------------
-
-
-def _client(document: Mapping[str, Any]) -> Client:
-    """Return the client as exceptions see it."""
-    row = document["client"]
-    if row is not None:
-        user, vhost = (None if row[key] is None else as_it_was(row[key]) for key in ("user", "vhost"))
-        return Client(document["broker"], row["protocol"], as_it_was(row["client_id"]), user, vhost=vhost)
-    scope = document["scope"]
-    if document["code"] == LOGINS and len(scope) == 2 and scope[1].startswith("="):
-        return Client(document["broker"], "", "", as_it_was(scope[1][1:]))
-    return Client(document["broker"], "", "")
-
-
-def _processes(document: Mapping[str, Any]) -> set[tuple[str | None, str | None]]:
-    """Return file name and user of each process behind a finding; where none is known, one of which nothing is."""
-    found = set()
-    for behind in document["behind"]:
-        program = behind["executable"] or next(iter(behind["arguments"]), None)
-        name = None if program is None else program_name(as_it_was(str(program)))
-        found.add((name, None if behind["user"] is None else as_it_was(behind["user"])))
-    return found or {(None, None)}
-
-
-def _witnesses(document: Mapping[str, Any]) -> Sequence[str]:
-    return [as_it_was(witness["name"]) for witness in document["witnesses"]]
-
-
-def _nameless(document: Mapping[str, Any]) -> bool:
-    """Whether some occurrences have no name, such as connecting."""
-    named = sum(witness["count"] for witness in document["witnesses"]) + document["more_witnesses"]
-    return not document["witnesses"] or named < document["count"]
-
-
-def _resources(document: Mapping[str, Any], witness: str) -> list[Resource]:
-    """Return what a witness may be: where it is told in words, a topic may be named like them."""
-    client = document["client"]
-    mqtt = client is None or client["protocol"].startswith("mqtt")
-    found = [*_named(witness)]
-    return [*found, Resource(ResourceKind.TOPIC, witness)] if mqtt or not found else found
-
-
-def _named(label: str) -> Iterator[Resource]:
-    """Yield every resource whose label this is, but for a topic."""
-    for pattern, kind in _NAMED:
-        match = pattern.fullmatch(label)
-        if match is None:
-            continue
-        if len(match.groups()) == 1:
-            yield Resource(kind, match[1])
-            continue
-        # An exchange may be called like the words between.
-        between = ", binding key " if kind is ResourceKind.BINDING else ", key "
-        parts = label.removeprefix("exchange ").split(between)
-        for number in range(1, len(parts)):
-            name = between.join(parts[number:])
-            within = between.join(parts[:number])
-            yield Resource(kind, "" if name == _EMPTY else name, within=within)
+def _for_all(rule: ExceptionRule, document: Mapping[str, Any]) -> bool:
+    """Whether an exception is for all that are known of those whom a finding is about."""
+    if document["client"] is None:
+        return rule.user is None and rule.vhost is None
+    client = client_of(document)
+    names = as_it_was(str(document["evidence"].get("alike_names", "")))
+    alike = [replace(client, user=name) for name in names.split(", ") if name and name != _NOBODY]
+    return all(map(rule.is_for_account, [client, *alike]))
 
 
 def _shown_names_within(rule: ExceptionRule, document: Mapping[str, Any]) -> bool:
     """Whether the names that show what a grant admits too much are in the exception's place."""
     place = rule.place
     assert place is not None
-    for witness in _witnesses(document):
+    for witness in witnesses_of(document):
         doing = next((words for words in DOING.values() if witness.startswith(f"{words} ")), "")
         words = witness[len(doing) + 1 :] if doing else witness
-        if not any(covers(place, resource) for resource in [*_named(words), Resource(ResourceKind.TOPIC, words)]):
+        if not any(
+            covers(place, resource) for resource in [*named_resources(words), Resource(ResourceKind.TOPIC, words)]
+        ):
             return False
     return True

@@ -190,8 +190,7 @@ def exceptions(inputs: Inputs, reading: Reading) -> Section:
     for rule in () if inputs.intended is None else inputs.intended.exceptions:
         left = (rule.until - today).days
         state = "EXPIRED" if left < 0 else "ends soon" if left <= SOON_DAYS else "in force"
-        named = {"user": rule.user, "client id": rule.client, "host": rule.host, "process": rule.process}
-        who = tuple(f"{key} {pattern}" for key, pattern in named.items() if pattern is not None)
+        who = tuple(f"{'client id' if key == 'client' else key} {value}" for key, value in rule.about.items())
         used = left_over.pop(f"{rule.reason} (until {rule.until.isoformat()})", 0)
         place = None if rule.place is None else rule.place.label
         rows.append((state, rule.finding, who, place, rule.reason, rule.until.isoformat(), left, used))
