@@ -77,6 +77,10 @@ def test_the_sums_are_those_of_a_plain_loop(told: list[Rows], waiting: int) -> N
         times = [row[0] for batch in told for row in batch]
         assert (found.first_ns, found.last_ns) == (min(times, default=None), max(times, default=None))
         assert found.brokers == {client.broker for client, _, _ in wanted}
+        assert found.principals == len({client.principal for client, _, _ in wanted})
+        assert found.names == len({resource for _, _, resource in wanted})
+        assert found.denied == sum(seen.denied for seen in wanted.values())
+        assert set(found.let_pass) == {client for (client, _, _), seen in wanted.items() if seen.count > seen.denied}
         part = found.at("b")
         assert held(part) == {key: seen for key, seen in wanted.items() if key[0].broker == "b"}
         assert (part.first_ns, part.last_ns) == (found.first_ns, found.last_ns)

@@ -112,8 +112,8 @@ def _accounts(brokers: Mapping[str, Broker], options: ExportOptions, source_opti
 
 def _seen(observed: Observed) -> Iterator[Client]:
     """Yield the users who did something that the broker did not refuse: a name that was only tried is nobody's."""
-    for client, _, _, seen in observed:
-        if client.user is not None and seen.count > seen.denied:
+    for client in observed.let_pass:
+        if client.user is not None:
             yield replace(client, client_id="", tls_subject=None)
 
 

@@ -115,6 +115,27 @@ class Observed:
         return self._overflow
 
     @property
+    def principals(self) -> int:
+        """Different clients as rates and findings are counted by."""
+        return len({self.clients[place].principal for place in np.unique(self.uses.client).tolist()})
+
+    @property
+    def let_pass(self) -> list[Client]:
+        """Who did something that the broker did not refuse."""
+        uses = self.uses
+        return [self.clients[place] for place in np.unique(uses.client[uses.count > uses.denied]).tolist()]
+
+    @property
+    def names(self) -> int:
+        """Different names that were acted on."""
+        return len(np.unique(self.uses.resource))
+
+    @property
+    def denied(self) -> int:
+        """Events that a broker refused."""
+        return int(self.uses.denied.sum())
+
+    @property
     def brokers(self) -> frozenset[str]:
         """The names of the brokers at which something was seen."""
         return frozenset(self.clients[place].broker for place in np.unique(self.uses.client).tolist())
