@@ -23,9 +23,10 @@ from topicwarden.events import (
     Shape,
     Spoke,
     Spoken,
+    executable_name,
 )
 from topicwarden.hosts.commands import Command, Does
-from topicwarden.hosts.ecs import MAX_COMMAND_LINE, AtBroker, Context, ecs_event, entity_id, program_name, protocol_of
+from topicwarden.hosts.ecs import MAX_COMMAND_LINE, AtBroker, Context, ecs_event, entity_id, protocol_of
 from topicwarden.hosts.join import Session, SessionJoin, Sureness
 
 TIME = 1_780_272_000_123_456_789
@@ -234,8 +235,8 @@ def test_whether_a_process_is_itself_what_its_command_line_is_about(
 
 
 def test_names_of_programs_and_protocols() -> None:
-    assert program_name(r"C:\mosquitto\mosquitto_pub.exe") == "mosquitto_pub.exe"
-    assert program_name("/usr/bin/nc") == "nc"
+    assert executable_name(r"C:\mosquitto\mosquitto_pub.exe") == "mosquitto_pub.exe"
+    assert executable_name("/usr/bin/nc") == "nc"
     assert [protocol_of(name) for name in ("MQTT 5.0", "Web STOMP", "AMQP 0-9-1", "sip")] == [
         "mqtt",
         "stomp",

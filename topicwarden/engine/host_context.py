@@ -11,11 +11,11 @@ from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final
 
-from topicwarden.events import Endpoint, Process
+from topicwarden.events import Endpoint, Process, executable_name
 from topicwarden.findings.rule_lists import load_rule_lists
 from topicwarden.hosts.addresses import is_loopback
 from topicwarden.hosts.commands import Command
-from topicwarden.hosts.ecs import ip_of, is_own_name, program_name
+from topicwarden.hosts.ecs import ip_of, is_own_name
 from topicwarden.policy import Glob, Inventory, InventoryBroker, InventoryTool
 from topicwarden.policy.baseline import Baseline
 
@@ -63,10 +63,10 @@ def sanctioned(tools: Sequence[InventoryTool], process: Process) -> bool | None:
     return _any(
         _all(
             (
-                tool.process.matches(program_name(program)) if program else None,
+                tool.process.matches(executable_name(program)) if program else None,
                 not tool.hosts or any(pattern.matches(process.host) for pattern in tool.hosts),
                 _fits(tool.users, process.user),
-                _fits(tool.parents, process.parent_executable and program_name(process.parent_executable)),
+                _fits(tool.parents, process.parent_executable and executable_name(process.parent_executable)),
             )
         )
         for tool in tools

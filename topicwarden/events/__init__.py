@@ -30,6 +30,7 @@ from topicwarden.events.host_events import (
     SeenPayload,
     Spoke,
     Spoken,
+    executable_name,
 )
 from topicwarden.events.tables import NO_RESOURCE, Client, Identity, Resource, ResourceKind, Table, Tables
 
@@ -67,5 +68,6 @@ __all__ = [
     "Spoken",
     "Table",
     "Tables",
+    "executable_name",
     "finish_batch",
 ]

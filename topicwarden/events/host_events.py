@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from topicwarden.events.batch import Certainty, Shape
 
@@ -15,6 +16,12 @@ MAX_ARGUMENTS = 64
 """Arguments kept of a command line."""
 MAX_ARGUMENT = 1024
 """Characters kept of one argument; of a longer one the beginning."""
+
+
+@lru_cache(maxsize=4096)
+def executable_name(path: str) -> str:
+    """Return a program's file name; of either kind of path."""
+    return path.replace("\\", "/").rstrip("/").rpartition("/")[2] or path
 
 
 @dataclass(frozen=True, slots=True)

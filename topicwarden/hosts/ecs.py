@@ -27,6 +27,7 @@ from topicwarden.events import (
     Shape,
     Spoke,
     Spoken,
+    executable_name,
 )
 from topicwarden.hosts.addresses import normalised, reached, scope
 from topicwarden.hosts.commands import Command
@@ -34,7 +35,7 @@ from topicwarden.hosts.commands_wrapped import SHELLS, started
 from topicwarden.hosts.ecs_model import AtBroker, Context, Document, EcsEvent, field_of
 from topicwarden.hosts.join import Sureness
 
-__all__ = ["AtBroker", "Context", "EcsEvent", "ecs_event", "entity_id", "field_of", "ip_of", "program_name"]
+__all__ = ["AtBroker", "Context", "EcsEvent", "ecs_event", "entity_id", "field_of", "ip_of"]
 
 MAX_COMMAND_LINE: Final = 4096
 """Characters of `process.command_line`, and of all `process.args`: rules remember events."""
@@ -81,12 +82,6 @@ def entity_id(process: Process, started_ns: int | None) -> str:
     return digest.hexdigest()[:32]
 
 
-@lru_cache(maxsize=4096)
-def program_name(path: str) -> str:
-    """Return a program's file name; of either kind of path."""
-    return path.replace("\\", "/").rstrip("/").rpartition("/")[2] or path
-
-
 def _process_event(document: Document, event: Executed | Exited, context: Context) -> None:
     started = isinstance(event, Executed)
     document["event"] = {
@@ -131,7 +126,7 @@ def _dialled(document: Document, event: Dialled, context: Context) -> None:
     if event.pid is not None:
         process["pid"] = event.pid
     if event.executable:
-        process |= {"executable": event.executable, "name": program_name(event.executable)}
+        process |= {"executable": event.executable, "name": executable_name(event.executable)}
     if event.user is not None:
         process["user"] = {"name": event.user}
         document["user"] = {"name": event.user}
@@ -199,9 +194,9 @@ def _add_process(document: Document, process: Process, context: Context) -> None
     _add_host(document, process.host)
     found: Document = {"pid": process.pid, "entity_id": entity_id(process, context.started_ns)}
     if process.executable:
-        found |= {"executable": process.executable, "name": program_name(process.executable)}
+        found |= {"executable": process.executable, "name": executable_name(process.executable)}
     elif process.arguments:
-        found["name"] = program_name(process.arguments[0])
+        found["name"] = executable_name(process.arguments[0])
     if process.arguments:
         arguments = _first(process.arguments)
         found |= {"args": arguments, "args_count": len(process.arguments)}
@@ -210,7 +205,7 @@ def _add_process(document: Document, process: Process, context: Context) -> None
     if process.parent_pid is not None:
         parent["pid"] = process.parent_pid
     if process.parent_executable:
-        parent |= {"executable": process.parent_executable, "name": program_name(process.parent_executable)}
+        parent |= {"executable": process.parent_executable, "name": executable_name(process.parent_executable)}
     if parent:
         found["parent"] = parent
     if process.terminal is not None:
@@ -362,7 +357,7 @@ def _is_own(command: Command, process: Process) -> bool:
         # What the shell does itself (/dev/tcp), not what it starts.
         return command.raw and command.tool in SHELLS
     found = started(process.arguments, process.executable)
-    return found is None or found.places[:1] == (0,) or program_name(process.executable) in _MANY_IN_ONE
+    return found is None or found.places[:1] == (0,) or executable_name(process.executable) in _MANY_IN_ONE
 
 
 def _payload(payload: SeenPayload) -> Document:

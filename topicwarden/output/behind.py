@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ntpath
 import shlex
 from collections.abc import Mapping
 from typing import Any, Final
 
-from topicwarden.events import Endpoint, Process
+from topicwarden.events import Endpoint, Process, executable_name
 from topicwarden.findings import Finding
 from topicwarden.hosts.join import Attribution
 from topicwarden.output.escape import quoted, visible
@@ -80,7 +79,7 @@ def ecs_fields(behind: Attribution) -> dict[str, Any]:
     process = behind.process
     found: dict[str, Any] = {"pid": process.pid}
     if process.executable:
-        found |= {"executable": process.executable, "name": name_of(process.executable)}
+        found |= {"executable": process.executable, "name": executable_name(process.executable)}
     if process.arguments:
         found |= {
             "args": list(process.arguments),
@@ -91,7 +90,7 @@ def ecs_fields(behind: Attribution) -> dict[str, Any]:
     if process.parent_pid is not None:
         parent["pid"] = process.parent_pid
     if process.parent_executable is not None:
-        parent |= {"executable": process.parent_executable, "name": name_of(process.parent_executable)}
+        parent |= {"executable": process.parent_executable, "name": executable_name(process.parent_executable)}
     if parent:
         found["parent"] = parent
     if process.user is not None:
@@ -107,7 +106,7 @@ def ocsf_process(behind: Attribution) -> dict[str, Any]:
     process = behind.process
     found: dict[str, Any] = {"pid": process.pid}
     if process.executable:
-        name = name_of(process.executable)
+        name = executable_name(process.executable)
         found |= {"name": name, "file": {"name": name, "path": process.executable, "type_id": 1}}
     if process.arguments:
         found["cmd_line"] = shlex.join(process.arguments)
@@ -116,11 +115,6 @@ def ocsf_process(behind: Attribution) -> dict[str, Any]:
     if process.parent_pid is not None:
         found["parent_process"] = {"pid": process.parent_pid}
     return found
-
-
-def name_of(executable: str) -> str:
-    """Return a program's file name; of either kind of path."""
-    return ntpath.basename(executable) or executable
 
 
 def _word(word: str, columns: int | None) -> str:

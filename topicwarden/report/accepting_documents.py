@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from topicwarden.events import Client, Resource, ResourceKind
-from topicwarden.hosts.ecs import program_name
+from topicwarden.events import Client, Resource, ResourceKind, executable_name
 from topicwarden.report.findings import as_it_was
 
 LOGINS: Final = "TW302"
@@ -58,7 +57,7 @@ def processes_of(document: Mapping[str, Any]) -> set[tuple[str | None, str | Non
     found = set()
     for behind in document["behind"]:
         program = behind["executable"] or next(iter(behind["arguments"]), None)
-        name = None if program is None else program_name(as_it_was(str(program)))
+        name = None if program is None else executable_name(as_it_was(str(program)))
         found.add((name, None if behind["user"] is None else as_it_was(behind["user"])))
     return found or {(None, None)}
 
