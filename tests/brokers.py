@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
+import secrets
 import shutil
 import signal
 import socket
@@ -11,19 +14,30 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
+_FIRST_PORT: Final = 20_000
+_WORKERS: Final = 6
+_PORTS: Final = 2000
+_NUMBERS: Final = itertools.count(secrets.randbelow(_PORTS))
 MOSQUITTO = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port of 127.0.0.1 that was free a moment ago, and that nobody else is given.
+
+    Each process that runs tests has ports of its own, below those that the system gives to connections.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    while True:
+        port = _FIRST_PORT + worker % _WORKERS * _PORTS + next(_NUMBERS) % _PORTS
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
-def wait_for(condition: Callable[[], object], what: str, seconds: float = 20.0) -> None:
-    """Return once `condition()` is true; fail naming `what` when it does not come true in time."""
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
+    """Return once `condition()` is true; fail naming `what` when it does not come true in time: a busy machine's."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

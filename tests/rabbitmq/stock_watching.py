@@ -67,7 +67,7 @@ class Watch:
         """Return the notices with a code whose scope begins like this."""
         return [notice for notice in list(self.notices) if notice.code == code and notice.scope.startswith(scope)]
 
-    def wait(self, condition: Callable[[], object], what: str, seconds: float = 20.0) -> None:
+    def wait(self, condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
         """Wait until something is seen."""
         wait_for(condition, what, seconds)
 

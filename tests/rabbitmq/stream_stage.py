@@ -128,7 +128,7 @@ def certificates(folder: Path) -> None:
 
 
 def follow(
-    collector: Collector, act: Callable[[], object], until: Callable[[Seen], object], *, seconds: float = 20
+    collector: Collector, act: Callable[[], object], until: Callable[[Seen], object], *, seconds: float = 60
 ) -> Seen:
     """Run a collector, act once it reads, wait until enough was seen, close it; what it gave."""
     seen = Seen()

@@ -418,7 +418,7 @@ def test_a_plugin_that_is_switched_off_is_told_and_seen_again_when_it_comes_back
         with hive.channel() as channel:
             channel.basic_publish("amq.topic", "plant.again", b"x")
 
-    seen = follow(collector, act, lambda seen: seen.of(name="plant.again"), seconds=40)
+    seen = follow(collector, act, lambda seen: seen.of(name="plant.again"), seconds=120)
     (notice,) = seen.told("TW908")
     assert notice.scope == "plugin"
     assert str(notice.evidence["what"]).startswith("the plugin")
