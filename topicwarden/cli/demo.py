@@ -17,7 +17,7 @@ from rich.text import Text
 from topicwarden.cli import EXIT_CLEAN, EXIT_FINDINGS
 from topicwarden.cli.options import NEVER, RunOptions
 from topicwarden.cli.pipeline import Pipeline, about_sources, open_pipeline
-from topicwarden.cli.watch import announce, finish, open_collectors, watch
+from topicwarden.cli.watch import finish, open_collectors, watch
 from topicwarden.errors import ConfigurationError, Problem, TopicwardenError
 from topicwarden.findings import Finding, Severity
 from topicwarden.output.escape import visible
@@ -67,7 +67,6 @@ def _watch_and_judge(broker_name: str, folder: Path, demo: Demo) -> int:
     streams = (sys.stdout, sys.stderr)
     about = about_sources("demo", watching.summaries(), watching.kinds)
     with open_pipeline("demo", options, streams, about=about, kinds=watching.kinds) as pipeline:
-        announce(pipeline, watching)
         try:
             # No client acts before it is seen to.
             seen = _all_seen(traffic, pipeline)

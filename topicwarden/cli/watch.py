@@ -91,7 +91,6 @@ def run(
         "watch", options, streams, about=about, kinds=watching.kinds, broker_hosts=watching.broker_hosts
     ) as pipeline:
         with _served(pipeline, watching, metrics):
-            announce(pipeline, watching)
             asyncio.run(watch(watching, pipeline, stop_after=seconds))
         finish(pipeline, watching)
     if watching.failures or pipeline.unkept:
@@ -125,7 +124,7 @@ def open_collectors(
     return Watching(collectors, kinds, hosts, runs_on)
 
 
-def announce(pipeline: Pipeline, watching: Watching) -> None:
+def _announce(pipeline: Pipeline, watching: Watching) -> None:
     """Say on stderr which mode each source is in and what it cannot see, before anything is found."""
     for source in watching.summaries():
         noun = "host " if source.host else ""
@@ -152,7 +151,7 @@ async def watch(
     until: Callable[[], bool] | None = None,
     begun: Callable[[], None] | None = None,
 ) -> None:
-    """Feed the pipeline from every collector until they end, a signal comes, time is up, or `until()` says so.
+    """Say what is watched, and feed the pipeline until the collectors end, a signal comes, time is up, or `until()`.
 
     `begun()` is called once, when every collector observes.
     """
@@ -165,6 +164,8 @@ async def watch(
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, interrupt)
+    # From the first line on, whoever reads it can end us well.
+    _announce(pipeline, watching)
     tasks = [asyncio.ensure_future(_collect(collector, pipeline, watching)) for collector in watching.collectors]
     status = asyncio.ensure_future(_show_status(pipeline, watching, until, stop))
     beginning = asyncio.ensure_future(_tell_when_begun(pipeline, watching, begun))
