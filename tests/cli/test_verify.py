@@ -132,7 +132,7 @@ def test_wrong_usage_is_refused_and_what_cannot_be_read_exits_3(tmp_path: Path) 
     with pytest.raises(ObservationError, match="not a store"):
         verify(tmp_path, VerifyOptions())
     about = store / "store.json"
-    about.write_text(about.read_text().replace('"format": 1', '"format": 2'))
+    about.write_text(about.read_text().replace('"format": 2', '"format": 3'))
     done = run("verify", store)
     assert done.returncode == 3
-    assert "format 2" in done.stderr
+    assert "format 3" in done.stderr

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from topicwarden.store.merkle import Frontier, Tree, leaf_hash, node_hash, verify_consistency, verify_inclusion
+from topicwarden.store.merkle import (
+    Frontier,
+    Tree,
+    inclusion_by,
+    inclusion_of,
+    leaf_hash,
+    node_hash,
+    verify_consistency,
+    verify_inclusion,
+)
 
 # The vectors of Certificate Transparency's reference implementation (google/certificate-transparency,
 # merkletree/merkle_tree_test.cc), which RFC 6962's and RFC 9162's implementations share.
@@ -94,6 +103,44 @@ def test_a_tree_is_proved_to_be_the_beginning_of_a_later_one_and_of_no_other(siz
         assert not verify_consistency(old, tree.root(old), size, tree.root(), [*proof, leaves[0]])
         if old < size:
             assert not verify_consistency(old, tree.root(old), size, tree.root(), proof[:-1])
+
+
+@given(st.lists(st.integers(0, 40), max_size=6))
+def test_leaves_added_together_are_what_they_are_one_by_one(counts: list[int]) -> None:
+    together, single = Frontier(), Frontier()
+    for count in counts:
+        leaves = [leaf_hash(bytes([number])) for number in range(count)]
+        together.extend(leaves)
+        for leaf in leaves:
+            single.append(leaf)
+        assert together.roots == single.roots
+
+
+@given(st.data(), st.integers(0, 3), st.integers(1, 90))
+def test_a_leaf_is_proved_by_the_roots_of_subtrees_as_by_all_leaves(data: st.DataObject, level: int, size: int) -> None:
+    leaves = [leaf_hash(bytes([number])) for number in range(size)]
+    index = data.draw(st.integers(0, size - 1))
+    cut = {index >> level, size >> level} | data.draw(st.sets(st.integers(0, size >> level)))
+    nodes: list[tuple[int, bytes]] = []
+    for start in range(0, size, 1 << level):
+        part = leaves[start : start + (1 << level)]
+        whole = Tree(part).root()
+        nodes += [(0, leaf) for leaf in part] if start >> level in cut else [(level, whole)]
+    assert inclusion_by(nodes, index, size) == inclusion_of(leaves, index, size)
+    assert inclusion_of(leaves, index, size) == (Tree(leaves).inclusion(index), Tree(leaves).root())
+
+
+def test_a_subtree_that_hides_the_leaf_or_begins_nowhere_is_refused() -> None:
+    leaves = [leaf_hash(bytes([number])) for number in range(4)]
+    pair = (1, Tree(leaves[:2]).root())
+    for nodes, index, size in (
+        ([pair, pair], 1, 4),
+        ([pair, pair], 0, 3),
+        ([(0, leaves[0]), pair], 0, 3),
+        ([pair], 2, 4),
+    ):
+        with pytest.raises(ValueError, match=r"leaf|leaves"):
+            inclusion_by(nodes, index, size)
 
 
 @given(st.integers(0, 20), st.integers(0, 20), st.lists(st.binary(min_size=32, max_size=32), max_size=6))

@@ -105,9 +105,9 @@ def test_another_key_a_newer_format_and_a_folder_of_something_else_are_refused(t
     with pytest.raises(ConfigurationError, match="key"):
         StoreWriter(tmp_path / "s", Signer.generate("store"))
     about = tmp_path / "s" / "store.json"
-    about.write_text(about.read_text().replace('"format": 1', '"format": 2'))
+    about.write_text(about.read_text().replace('"format": 2', '"format": 3'))
     for use in (lambda: StoreWriter(tmp_path / "s", SIGNER).close(), lambda: Store(tmp_path / "s")):
-        with pytest.raises(ObservationError, match="format 2"):
+        with pytest.raises(ObservationError, match="format 3"):
             use()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").touch()

@@ -210,7 +210,7 @@ def test_a_second_writer_and_a_newer_format_are_refused_and_harm_nothing(tmp_pat
             StoreWriter(tmp_path, SIGNER)
         Filling(store).segment()
     about = tmp_path / "store.json"
-    about.write_text(about.read_text().replace('"format": 1', '"format": 9'))
+    about.write_text(about.read_text().replace('"format": 2', '"format": 9'))
     with pytest.raises(ObservationError, match="format 9"):
         verify(tmp_path)
 

@@ -182,12 +182,17 @@ class Compactor:
     def _without_merged(self, files: Sequence[RowFile]) -> Generator[None, None, list[RowFile]]:
         """Delete files whose rows are in a merged one, as a crash may leave them; returns the others."""
         kept: list[RowFile] = []
+        synced = False
         for file in files:
             if kept and file.last <= kept[-1].last:
                 yield
                 # Its name says so; whoever deletes evidence looks.
                 if not _holds(kept[-1].path, file):
                     raise _DamagedError
+                if not synced:
+                    # Whoever merged them may have died before the merged one's name was on disk.
+                    sync_folder(file.path.parent)
+                    synced = True
                 file.path.unlink()
                 self.merged += 1
             elif kept and file.first <= kept[-1].last:

@@ -202,7 +202,8 @@ class RowFileWriter:
 
     def abandon(self) -> None:
         """Leave nothing behind."""
-        self._temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the next writer takes it away, then
+            self._temporary.unlink(missing_ok=True)
         with contextlib.suppress(OSError, pa.ArrowException):
             self._writer.close()
         with contextlib.suppress(OSError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import fcntl
 import json
 import os
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from topicwarden.errors import ConfigurationError, ObservationError, Problem
-from topicwarden.store.log import write_whole
+from topicwarden.store.log import sync_folder, write_whole
 from topicwarden.store.model import FORMAT
 from topicwarden.store.notes import Signer, Verifier
 
@@ -33,6 +35,7 @@ class StoreInfo:
     """Keys the numbers of clients and resources."""
     created_ns: int
     verifier: Verifier
+    format: int
 
     @property
     def origin(self) -> str:
@@ -53,7 +56,8 @@ def read_info(folder: Path) -> StoreInfo:
                     hint="use the newer topicwarden that wrote it",
                 )
             )
-        return StoreInfo(row["id"], bytes.fromhex(row["salt"]), int(row["created_ns"]), Verifier.parse(row["key"]))
+        key = Verifier.parse(row["key"])
+        return StoreInfo(row["id"], bytes.fromhex(row["salt"]), int(row["created_ns"]), key, int(row["format"]))
     except FileNotFoundError:
         raise ObservationError(
             Problem("not a store: it has no store.json", str(folder), hint="check the path")
@@ -72,8 +76,8 @@ def info_digest(folder: Path) -> str:
 def locked(folder: Path) -> int:
     """Take the store's lock; raises ConfigurationError when another has it, or the folder cannot be written."""
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o750)
-        if not (folder / INFO).exists() and any(one.name not in _BEGUN for one in folder.iterdir()):
+        _make_lasting(folder)
+        if not (folder / INFO).exists() and not all(_of_beginning(one) for one in folder.iterdir()):
             raise ConfigurationError(Problem("neither a store nor empty", str(folder), hint="name a new folder"))
         descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     except OSError as error:
@@ -88,6 +92,38 @@ def locked(folder: Path) -> int:
     return descriptor
 
 
+def _of_beginning(path: Path) -> bool:
+    """Whether it is what a crash at the very beginning may leave."""
+    if path.name == "log" and path.is_dir():
+        return all(below.name == "checkpoints" for below in path.rglob("*"))
+    return path.name in _BEGUN
+
+
+def _make_lasting(folder: Path) -> None:
+    """Make a folder and those above it, with names that outlast a loss of power."""
+    missing = [one for one in folder.parents if not one.is_dir()]
+    folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+    # Always the folder's own: who made it may have died before.
+    for one in [*missing, folder]:
+        # Where we may go through but not look, we made nothing.
+        with contextlib.suppress(PermissionError):
+            sync_folder(one.resolve().parent)
+
+
+def settle(folder: Path) -> None:
+    """Make all of it last that a writer who was killed had not synced, before anything is built on it; raises OSError.
+
+    Otherwise, power lost later, what it wrote could be gone and what it deleted be back.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if libc.syncfs(descriptor):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(folder))
+    finally:
+        os.close(descriptor)
+
+
 def begun(folder: Path, signer: Signer, now_ns: int) -> StoreInfo:
     """Return what the store says of itself, or begin it; raises ConfigurationError when its key is another."""
     if (folder / INFO).exists():
@@ -100,15 +136,21 @@ def begun(folder: Path, signer: Signer, now_ns: int) -> StoreInfo:
                     hint="give the key it was begun with, or begin a new store",
                 )
             )
+        # Who began it may have died before its name was on disk.
+        sync_folder(folder)
         return info
-    info = StoreInfo(secrets.token_hex(16), secrets.token_bytes(16), now_ns, signer.verifier)
+    info = StoreInfo(secrets.token_hex(16), secrets.token_bytes(16), now_ns, signer.verifier, FORMAT)
     row = {
-        "format": FORMAT,
+        "format": info.format,
         "id": info.id,
         "salt": info.salt.hex(),
         "created_ns": info.created_ns,
         "key": str(info.verifier),
     }
+    # Whoever says that it is a store has a log.
+    (folder / "log" / "checkpoints").mkdir(parents=True, exist_ok=True)
+    sync_folder(folder / "log")
+    sync_folder(folder)
     write_whole(folder / INFO, json.dumps(row, indent=1).encode())
     return info
 

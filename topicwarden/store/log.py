@@ -5,77 +5,35 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
+from topicwarden.store.log_entries import (
+    ENTRIES_A_FILE,
+    MAX_LINE,
+    LogDamageError,
+    entry_from_line,
+    entry_line,
+    parsed_entry,
+)
+from topicwarden.store.log_files import Lines, LogFile, listed
 from topicwarden.store.merkle import Frontier, Tree, leaf_hash
-from topicwarden.store.model import Entry, EntryKind, Kind, Part
+from topicwarden.store.model import Entry, EntryKind, Part
 from topicwarden.store.notes import KEPT, PREVIOUS, Checkpoint, NoteError, Signer, Verifier, open_note
 
-MAX_LINE: Final = 1 << 20
-"""Bytes of an entry; a segment with more parts is cut in two before."""
-ENTRIES_A_FILE: Final = 1 << 16
-_DIGEST: Final = re.compile("[0-9a-f]{64}")
-_NAME: Final = re.compile(r"entries-(\d{12})\.jsonl")
-
-
-class LogDamageError(ValueError):
-    """An entry that cannot be read; `line` counts from 1."""
-
-    def __init__(self, line: int, what: str) -> None:
-        super().__init__(f"entry {line}: {what}")
-        self.line = line
-        self.what = what
-
-
-def entry_line(entry: Entry) -> bytes:
-    """Return an entry's line without the line feed: the leaf's data. The keys' order is part of the format."""
-    row: dict[str, Any] = {"index": entry.index, "kind": entry.kind.value, "time_ns": entry.time_ns}
-    if entry.segment is not None:
-        row["segment"] = entry.segment
-    if entry.parts:
-        row["parts"] = [
-            {
-                "kind": part.kind.value,
-                "broker": part.broker,
-                "hour": part.hour,
-                "rows": part.rows,
-                "sha256": part.digest,
-                "first_ns": part.first_ns,
-                "last_ns": part.last_ns,
-            }
-            for part in entry.parts
-        ]
-    if entry.facts:
-        row["facts"] = entry.facts
-    # Not ASCII only where it must be: a lone surrogate of a broker's name stays an escape.
-    return json.dumps(row, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
-
-
-def entry_from_line(line: bytes, number: int) -> Entry:
-    """Read an entry; `number` is its line, from 1. Raises LogDamageError, also when it is another's."""
-    entry = parsed_entry(line, number)
-    if entry.index != number - 1:
-        raise LogDamageError(number, f"its index is {entry.index}, not {number - 1}: entries are missing or were moved")
-    return entry
-
-
-def parsed_entry(line: bytes, number: int) -> Entry:
-    """Read an entry, whatever its index; raises LogDamageError."""
-    try:
-        row = json.loads(line)
-        return Entry(
-            index=_whole(row["index"]),
-            kind=EntryKind(row["kind"]),
-            time_ns=_whole(row["time_ns"]),
-            segment=None if row.get("segment") is None else _count(row["segment"]),
-            parts=tuple(_part(part) for part in row.get("parts", ())),
-            facts=_facts(row.get("facts")),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise LogDamageError(number, f"not an entry of the log ({error!r})") from error
+__all__ = [
+    "ENTRIES_A_FILE",
+    "MAX_LINE",
+    "Log",
+    "LogDamageError",
+    "LogWriter",
+    "entry_from_line",
+    "entry_line",
+    "parsed_entry",
+    "sync_folder",
+    "write_whole",
+]
 
 
 class Log:
@@ -84,29 +42,37 @@ class Log:
     def __init__(self, folder: Path) -> None:
         """Raises OSError when there is none."""
         self.folder = folder
-        self.files: list[tuple[int, Path]] = _files(folder)
+        self.listing = listed(folder)
+        self.files: list[tuple[int, Path]] = [
+            (first, file.packed if first in self.listing.packed else file.plain)
+            for first in self.listing.firsts
+            for file in (LogFile(folder, first),)
+        ]
         """The number of each file's first entry, and the file."""
         self.torn = 0
         """Bytes behind the last line feed of the last file: an entry that was being written. Known once it was read."""
 
     def lines(self, start: int = 0) -> Iterator[bytes]:
         """Yield the lines of entries from number `start` on; raises LogDamageError for files that do not follow."""
-        expected = None
-        for place, (first, path) in enumerate(self.files):
-            last = place == len(self.files) - 1
-            if expected is not None and first != expected:
-                raise LogDamageError(expected + 1, f"missing: {path.name} begins with entry {first + 1}")
-            if not last and self.files[place + 1][0] <= start:
-                expected = self.files[place + 1][0]
-                continue
-            data = path.read_bytes()
-            whole, feed, rest = data.rpartition(b"\n")
-            found = whole.split(b"\n") if feed else []
-            if rest and not last:
-                raise LogDamageError(first + len(found) + 1, f"cut short, at the end of {path.name}")
-            self.torn = len(rest)
-            yield from found[max(0, start - first) :]
-            expected = first + len(found)
+        for place, (first, _) in enumerate(self.files):
+            if place == len(self.files) - 1 or self.files[place + 1][0] > start:
+                yield from self.lines_of(place, max(0, start - first))
+
+    def lines_of(self, place: int, skipped: int = 0) -> Iterator[bytes]:
+        """Yield the lines of one file but the first ones; raises LogDamageError, also when the next does not follow."""
+        first, _ = self.files[place]
+        reading = Lines(LogFile(self.folder, first))
+        for block in reading.blocks():
+            yield from block[max(0, skipped - reading.count) :]
+        if place == len(self.files) - 1:
+            self.torn = len(reading.rest)
+            return
+        following, path = self.files[place + 1]
+        number = first + reading.count
+        if reading.rest:
+            raise LogDamageError(number + 1, f"cut short, at the end of {reading.path.name}")
+        if following != number:
+            raise LogDamageError(number + 1, f"missing: {path.name} begins with entry {following + 1}")
 
     def entries(self, start: int = 0) -> Iterator[Entry]:
         """Yield entries from number `start` on; raises LogDamageError."""
@@ -152,9 +118,10 @@ class LogWriter:
         """Size of the newest checkpoint that stays."""
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         self._frontier = self._resume()
-        files = _files(folder)
         # A full one too: what is torn stands in it, and `append` begins the next.
-        self._file = self._opened(files[-1][1] if files else _file(folder, self.size))
+        self.first = max(listed(folder).plain, default=self.size)
+        """Number of the first entry of the file that is appended to."""
+        self._file = self._opened(self.first)
         self._end = os.fstat(self._file).st_size - self.cut
         """Bytes of whole entries in the file."""
         self._cut_torn()
@@ -175,22 +142,31 @@ class LogWriter:
             self.kept = signed.size if signed.kept else signed.previous
             if kept is not None and (kept.size, kept.root()) == (signed.size, signed.root):
                 frontier = kept
+        if log.files and log.files[-1][0] in log.listing.packed:
+            raise LogDamageError(log.files[-1][0] + 1, "its newest file is compressed, which no writer does")
         entry = None
-        if frontier.size:
-            # Only the last of what was signed is looked at here: all of it is what `verify` is for.
-            entry = next(log.entries(frontier.size - 1), None)
-            if entry is None:
-                raise LogDamageError(frontier.size, f"missing: {frontier.size} entries were signed")
-        for entry in log.entries(frontier.size):
-            frontier.append(leaf_hash(entry_line(entry)))
-            if signed is not None and frontier.size == signed.size and frontier.root() != signed.root:
-                raise LogDamageError(frontier.size, "the entries up to here are not those that were signed")
+        # Of what was signed only the last is looked at here: all of it is what `verify` is for.
+        start = max(0, frontier.size - 1)
+        for number, line in enumerate(log.lines(start)):
+            if start + number < frontier.size:
+                entry = entry_from_line(line, frontier.size)
+                continue
+            frontier.append(leaf_hash(line))
+            if signed is None or frontier.size > signed.size:
+                entry = entry_from_line(line, frontier.size)
+            elif frontier.size == signed.size:
+                if frontier.root() != signed.root:
+                    raise LogDamageError(frontier.size, "the entries up to here are not those that were signed")
+                entry = entry_from_line(line, frontier.size)
         if signed is not None and frontier.size < signed.size:
             raise LogDamageError(frontier.size + 1, f"missing: {signed.size} entries were signed")
+        if frontier.size and entry is None:
+            raise LogDamageError(frontier.size, f"missing: {frontier.size} entries were signed")
         self.last, self.cut = entry, log.torn
         return frontier
 
-    def _opened(self, path: Path) -> int:
+    def _opened(self, first: int) -> int:
+        path = LogFile(self._folder, first).plain
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
         sync_folder(self._folder)
         return descriptor
@@ -221,9 +197,9 @@ class LogWriter:
         if len(line) > MAX_LINE:
             raise ValueError(f"an entry of {len(line)} bytes")
         if entry.index and entry.index % ENTRIES_A_FILE == 0:
-            following = self._opened(_file(self._folder, entry.index))
+            following = self._opened(entry.index)
             os.close(self._file)
-            self._file, self._end = following, 0
+            self._file, self._end, self.first = following, 0, entry.index
         # What the attempt before left, where it could not be taken off at once.
         self._cut_torn()
         try:
@@ -247,6 +223,9 @@ class LogWriter:
         keep = keep and self.size != self.kept
         said = [f"time {time_ns}", f"{PREVIOUS}{self.kept}", *([KEPT] if keep else [])]
         checkpoint = Checkpoint(self._origin, self.size, self._frontier.root(), tuple(said))
+        if keep and not self.kept:
+            # Never is one there that stays, and none that is the newest.
+            self.checkpoint(time_ns, keep=False)
         note = self._signer.sign(checkpoint.text())
         if keep:
             write_whole(self._folder / "checkpoints" / str(self.size), note)
@@ -260,15 +239,6 @@ class LogWriter:
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
-
-
-def _file(folder: Path, first: int) -> Path:
-    return folder / f"entries-{first:012}.jsonl"
-
-
-def _files(folder: Path) -> list[tuple[int, Path]]:
-    found = [(match[1], path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name)) is not None]
-    return sorted((int(first), path) for first, path in found)
 
 
 def _kept_frontier(path: Path) -> Frontier | None:
@@ -306,38 +276,3 @@ def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def _part(row: Mapping[str, Any]) -> Part:
-    digest = row["sha256"]
-    if not isinstance(digest, str) or _DIGEST.fullmatch(digest) is None or not isinstance(row["broker"], str):
-        raise TypeError("a part's digest is 64 hex digits, its broker text")
-    return Part(
-        Kind(row["kind"]),
-        row["broker"],
-        _whole(row["hour"]),
-        _whole(row["rows"]),
-        digest,
-        _whole(row["first_ns"]),
-        _whole(row["last_ns"]),
-    )
-
-
-def _facts(value: Any) -> Mapping[str, Any] | None:
-    if value is not None and not isinstance(value, dict):
-        raise TypeError("facts are an object")
-    return value
-
-
-def _count(value: Any) -> int:
-    if _whole(value) < 0:
-        raise ValueError(f"{value} is no number of a segment")
-    return int(value)
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{value!r} is no whole number")
-    if not -(1 << 63) <= value < 1 << 63:
-        raise ValueError("a number that does not fit in 64 bits")
-    return value

@@ -6,7 +6,6 @@ appended to it (consistency).
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import Final
@@ -42,15 +41,37 @@ class Frontier:
         """The root of the perfect subtree of 2 ** i leaves at place i; None: there is none."""
         return tuple(self._roots)
 
-    def append(self, leaf: bytes) -> None:
-        """Add the hash of a leaf."""
-        for level, root in enumerate(self._roots):
+    def append(self, leaf: bytes, level: int = 0) -> None:
+        """Add the hash of a leaf, or the root of the perfect subtree of the next 2 ** level leaves.
+
+        Raises ValueError for one that does not begin where such a subtree can.
+        """
+        if level:
+            if any(root is not None for root in self._roots[:level]):
+                raise ValueError(f"a tree of {self.size} leaves does not go on with 2 ** {level} at once")
+            self._roots += [None] * (level - len(self._roots))
+        for place in range(level, len(self._roots)):
+            root = self._roots[place]
             if root is None:
-                self._roots[level] = leaf
+                self._roots[place] = leaf
                 return
             leaf = node_hash(root, leaf)
-            self._roots[level] = None
+            self._roots[place] = None
         self._roots.append(leaf)
+
+    def extend(self, leaves: Sequence[bytes]) -> None:
+        """Add the hashes of many leaves: faster than one by one."""
+        level, nodes = 0, list(leaves)
+        while nodes:
+            if level == len(self._roots):
+                self._roots.append(None)
+            root = self._roots[level]
+            if root is not None:
+                nodes.insert(0, root)
+            self._roots[level] = nodes.pop() if len(nodes) & 1 else None
+            pairs = zip(nodes[::2], nodes[1::2], strict=True)
+            nodes = [sha256(b"\x01" + left + right).digest() for left, right in pairs]
+            level += 1
 
     def root(self) -> bytes:
         """Return the tree's root."""
@@ -142,6 +163,14 @@ def inclusion_of(leaves: Iterable[bytes], index: int, size: int) -> tuple[list[b
 
     Reads the leaves once and keeps only the proof, however many there are. Raises ValueError when there are fewer.
     """
+    return inclusion_by(((0, leaf) for leaf in leaves), index, size)
+
+
+def inclusion_by(subtrees: Iterable[tuple[int, bytes]], index: int, size: int) -> tuple[list[bytes], bytes]:
+    """Return the same as `inclusion_of` from roots of perfect subtrees in their order, each with its level.
+
+    Level 0 is a leaf, as leaf `index` has to be. Raises ValueError also for a subtree that a proof would have to cut.
+    """
     if not 0 <= index < size:
         raise ValueError(f"leaf {index} is not in a tree of {size}")
     ranges = []
@@ -154,18 +183,23 @@ def inclusion_of(leaves: Iterable[bytes], index: int, size: int) -> tuple[list[b
         else:
             ranges.append((start, middle))
             start = middle
-    subtrees = [(start, end, Frontier()) for start, end in ranges]
-    ordered = iter(sorted([*subtrees, (index, index + 1, Frontier())], key=lambda one: one[0]))
-    whole = Frontier()
-    _, until, subtree = next(ordered)
-    for leaf in itertools.islice(leaves, size):
-        if whole.size == until:
-            _, until, subtree = next(ordered)
-        subtree.append(leaf)
-        whole.append(leaf)
-    if whole.size != size:
-        raise ValueError(f"{whole.size} leaves, not {size}")
-    return [subtree.root() for _, _, subtree in subtrees][::-1], whole.root()
+    parts = [(start, end, Frontier()) for start, end in ranges]
+    ordered = iter(sorted([*parts, (index, index + 1, Frontier())], key=lambda one: one[0]))
+    whole, place = Frontier(), 0
+    _, until, part = next(ordered)
+    for level, root in subtrees:
+        if place == until:
+            _, until, part = next(ordered)
+        part.append(root, level)
+        whole.append(root, level)
+        place += 1 << level
+        if place > until:
+            raise ValueError(f"leaf {index} or leaf {size - 1} lies in a subtree of 2 ** {level} leaves")
+        if place == size:
+            break
+    if place != size:
+        raise ValueError(f"{place} leaves, not {size}")
+    return [part.root() for _, _, part in parts][::-1], whole.root()
 
 
 def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> bool:

@@ -3,6 +3,8 @@
     DIR/store.json                                  format, identity and public key of the store
     DIR/lock                                        held by the one writer
     DIR/log/entries-FIRST.jsonl                     the log: one entry a line, only ever appended to
+    DIR/log/entries-FIRST.jsonl.gz                  a full file of it, compressed
+    DIR/log/entries-FIRST.summary                   what was derived from a full file, signed; can be deleted
     DIR/log/checkpoint                              the newest signed checkpoint (C2SP tlog-checkpoint)
     DIR/log/checkpoints/SIZE                        earlier ones
     DIR/events/broker=NAME/hour=YYYYMMDDTHH/FIRST-LAST.parquet
@@ -21,8 +23,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-FORMAT: Final = 1
-"""Version of all of the above; a store of a newer one is refused."""
+FORMAT: Final = 2
+"""Version of all of the above; a store of a newer one is refused. Of format 1, the log stays as it was written."""
+PACKED_FORMAT: Final = 2
+"""The first one whose log has compressed files and summaries."""
 
 
 class Kind(StrEnum):

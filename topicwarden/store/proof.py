@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import pyarrow.compute as pc
 
 from topicwarden.errors import ObservationError, Problem
 from topicwarden.store.files import RowFile, files_in, folder_of, open_rows
-from topicwarden.store.identity import read_info
+from topicwarden.store.identity import StoreInfo, read_info
 from topicwarden.store.log import Log, LogDamageError, parsed_entry
-from topicwarden.store.merkle import inclusion_of, leaf_hash, verify_inclusion
+from topicwarden.store.log_files import LogFile
+from topicwarden.store.log_summary import Summary, read_summary
+from topicwarden.store.merkle import inclusion_by, leaf_hash, verify_inclusion
 from topicwarden.store.model import Entry, EntryKind, Kind, Part
 from topicwarden.store.notes import Checkpoint, NoteError, Verifier
 from topicwarden.store.parquet_layout import read_layout
@@ -80,12 +83,11 @@ def prove(
         note = note if note is not None else (folder / "log" / "checkpoint").read_bytes()
         checkpoint = signed_checkpoint(note, info, key)
         log = Log(folder / "log")
-        line, entry = _entry(log, segment)
-        if entry.index >= checkpoint.size:
-            raise _cannot(
-                folder, f"the checkpoint signs {checkpoint.size} entries, segment {segment} is in a later one"
-            )
-        proof, _ = inclusion_of(map(leaf_hash, log.lines()), entry.index, checkpoint.size)
+        summaries = _summaries(log, info)
+        proved = _proved(log, summaries, segment, checkpoint)
+        if summaries and (proved is None or not proved.included):
+            # What is only derived accuses nobody.
+            proved = _proved(log, {}, segment, checkpoint)
     except NoteError as error:
         raise _cannot(folder, f"the checkpoint: {error}") from error
     except LogDamageError as error:
@@ -94,27 +96,90 @@ def prove(
         raise _cannot(folder, f"the checkpoint signs more than the log has: {error}") from error
     except OSError as error:
         raise _cannot(folder, f"its log cannot be read: {error.strerror}") from error
-    leaf = leaf_hash(line)
-    included = verify_inclusion(leaf, entry.index, checkpoint.size, proof, checkpoint.root)
+    if proved is None:
+        raise _cannot(folder, f"there is no segment {segment}")
+    entry = proved.entry
+    if entry.index >= checkpoint.size:
+        raise _cannot(folder, f"the checkpoint signs {checkpoint.size} entries, segment {segment} is in a later one")
     found = [_part(folder, entry, part) for part in entry.parts]
-    parts = tuple(one for one, _ in found)
     event = None if row is None else _event(folder, segment, row, found)
-    return Proof(key, verifier is None, entry, line, leaf, tuple(proof), checkpoint, note, included, parts, event)
+    return Proof(
+        key,
+        verifier is None,
+        entry,
+        proved.line,
+        leaf_hash(proved.line),
+        tuple(proved.proof),
+        checkpoint,
+        note,
+        proved.included,
+        tuple(one for one, _ in found),
+        event,
+    )
 
 
 def _cannot(folder: Path, what: str) -> ObservationError:
     return ObservationError(Problem(what, str(folder), hint="`topicwarden verify` without --segment says more"))
 
 
-def _entry(log: Log, segment: int) -> tuple[bytes, Entry]:
-    """Return a segment's entry; raises ValueError when there is none."""
+@dataclass(frozen=True, slots=True)
+class _Proved:
+    entry: Entry
+    line: bytes
+    proof: Sequence[bytes]
+    included: bool
+
+
+def _summaries(log: Log, info: StoreInfo) -> dict[int, Summary]:
+    """Return the summaries of files, by their places in the log."""
+    found: dict[int, Summary] = {}
+    for place, ((first, _), (following, _)) in enumerate(itertools.pairwise(log.files)):
+        summary = read_summary(LogFile(log.folder, first), info.verifier, info.origin)
+        if summary is not None and first + summary.entries == following:
+            found[place] = summary
+    return found
+
+
+def _proved(log: Log, summaries: Mapping[int, Summary], segment: int, checkpoint: Checkpoint) -> _Proved | None:
+    """Find a segment's entry and prove it; None: there is none. Raises OSError, LogDamageError and ValueError."""
+    for place, (first, _) in enumerate(log.files):
+        summary = summaries.get(place)
+        if summary is not None and (summary.segment is None or summary.segment < segment):
+            continue
+        line = _line(log, place, segment)
+        if line is None:
+            continue
+        entry = parsed_entry(line, first + 1)
+        if entry.index >= checkpoint.size:
+            return _Proved(entry, line, (), included=False)
+        nodes = _nodes(log, summaries, entry.index, checkpoint.size)
+        proof, _ = inclusion_by(nodes, entry.index, checkpoint.size)
+        leaf = leaf_hash(line)
+        included = verify_inclusion(leaf, entry.index, checkpoint.size, proof, checkpoint.root)
+        return _Proved(entry, line, proof, included)
+    return None
+
+
+def _line(log: Log, place: int, segment: int) -> bytes | None:
     wanted = b'"segment":%d,' % segment
-    for number, line in enumerate(log.lines(), 1):
+    for line in log.lines_of(place):
         if wanted in line:
-            entry = parsed_entry(line, number)
+            entry = parsed_entry(line, log.files[place][0] + 1)
             if entry.kind is EntryKind.SEGMENT and entry.segment == segment:
-                return line, entry
-    raise _cannot(log.folder.parent, f"there is no segment {segment}")
+                return line
+    return None
+
+
+def _nodes(log: Log, summaries: Mapping[int, Summary], index: int, size: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the roots of files that the proof does not cut, and the leaves of others, each with its level."""
+    for place, (first, _) in enumerate(log.files):
+        summary = summaries.get(place)
+        if summary is not None and summary.level is not None:
+            end = first + summary.entries
+            if end <= size and not first <= index < end:
+                yield summary.level, summary.root
+                continue
+        yield from ((0, leaf_hash(line)) for line in log.lines_of(place))
 
 
 def _part(folder: Path, entry: Entry, part: Part) -> tuple[PartProof, Any]:

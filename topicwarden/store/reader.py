@@ -14,6 +14,7 @@ from topicwarden.events import EventBatch
 from topicwarden.store.files import ROW_GROUP, RowFile, row_files
 from topicwarden.store.identity import StoreInfo, read_info
 from topicwarden.store.log import Log, LogDamageError
+from topicwarden.store.log_summary import summarized
 from topicwarden.store.model import Entry, EntryKind, Kind
 from topicwarden.store.replay import Replay, parts_of
 from topicwarden.store.rows import SCHEMAS
@@ -31,15 +32,11 @@ class Store:
         self.gaps: list[Entry] = []
         self.sealed = -1
         """Number of the newest sealed segment."""
-        self._retired: set[tuple[Kind, str, int]] = set()
         try:
-            for entry in Log(folder / "log").entries():
-                if entry.kind is EntryKind.SEGMENT and entry.segment is not None:
-                    self.sealed = entry.segment
-                elif entry.kind is EntryKind.OPENED:
-                    self.opened.append(entry)
-                elif entry.kind is EntryKind.GAP:
-                    self.gaps.append(entry)
+            for newest, told in summarized(Log(folder / "log"), self.info.verifier, self.info.origin):
+                self.opened += [entry for entry in told if entry.kind is EntryKind.OPENED]
+                self.gaps += [entry for entry in told if entry.kind is EntryKind.GAP]
+                self.sealed = self.sealed if newest is None else newest
         except LogDamageError as error:
             raise ObservationError(
                 Problem(f"its log was changed: {error}", str(folder), hint="`topicwarden verify` says more")

@@ -214,9 +214,16 @@ def delete(root: Path, entry: Entry) -> Iterator[None]:
                 file.path.unlink(missing_ok=True)
             if number % 64 == 63:
                 yield
-        with contextlib.suppress(OSError):  # rows of newer segments may be there
+        changed = folder.parent
+        try:
             folder.rmdir()
-            sync_folder(folder.parent)
+        except FileNotFoundError:
+            pass  # whoever removed it may have died at once
+        except OSError:
+            changed = folder  # rows of newer segments may be there
+        # The mark may go only once the files surely have.
+        with contextlib.suppress(FileNotFoundError):
+            sync_folder(changed)
         yield
     (root / "log" / MARK).unlink(missing_ok=True)
 

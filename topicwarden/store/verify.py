@@ -166,18 +166,18 @@ class _Verifying:
             if path.name in {kind.value for kind in Kind}:
                 yield from self._strange_in(path, ("broker=", "hour=") if path.name == Kind.EVENTS else ("hour=",))
             elif path.name not in (INFO, LOCK, "log") and not is_temporary(path):
-                yield strange(self._folder, path)
+                yield from strange(self._folder, path)
 
     def _strange_in(self, folder: Path, below: tuple[str, ...]) -> Iterator[Found]:
         """Yield what is strange in a folder; `below`: what the names of folders in it begin with, level by level."""
         if folder.is_symlink() or not folder.is_dir() or not (below or is_hour(folder)):
-            yield strange(self._folder, folder)
+            yield from strange(self._folder, folder)
             return
         for path in _sorted(folder):
             if below and path.name.startswith(below[0]):
                 yield from self._strange_in(path, below[1:])
             elif below or path.is_symlink() or not (is_row_file(path) or is_temporary(path)):
-                yield strange(self._folder, path)
+                yield from strange(self._folder, path)
 
 
 def _sorted(folder: Path) -> list[Path]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 import tempfile
+from binascii import unhexlify
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,13 +17,16 @@ import numpy as np
 import numpy.typing as npt
 
 from topicwarden.store.files import folder_of, is_temporary
-from topicwarden.store.identity import INFO, STORE_DIGEST, StoreInfo
-from topicwarden.store.log import MAX_LINE, Log, LogDamageError, parsed_entry
-from topicwarden.store.merkle import Frontier, leaf_hash
+from topicwarden.store.identity import StoreInfo
+from topicwarden.store.log import Log, LogDamageError
+from topicwarden.store.log_entries import SegmentLine
+from topicwarden.store.log_files import LogFile, listed
+from topicwarden.store.merkle import Frontier
 from topicwarden.store.model import Entry, EntryKind, Kind
 from topicwarden.store.notes import Checkpoint, NoteError, Verifier, open_note
 from topicwarden.store.retention import MARK, retired_by
 from topicwarden.store.timestamps import SUFFIX, available, verify_tokens
+from topicwarden.store.verify_entries import EntriesVerifying, span
 from topicwarden.store.verify_model import Damage, Found, Verification
 
 if TYPE_CHECKING:
@@ -34,7 +39,6 @@ RESIDENT: Final = 4 << 20
 """Parts that are kept in memory; more wait in a temporary file."""
 _CHECKPOINT: Final = re.compile(r"0|[1-9]\d{0,18}")
 _TOKEN: Final = re.compile(r"(0|[1-9]\d{0,18})\.tsr")
-_ENTRIES: Final = re.compile(r"entries-\d{12}\.jsonl")
 _KNOWN: Final = frozenset({"checkpoint", "checkpoints", "frontier", MARK})
 
 
@@ -73,6 +77,21 @@ class Parts:
         if self._count > RESIDENT:
             self._spill()
 
+    def add_segment(self, segment: SegmentLine) -> None:
+        """Take the parts of a segment."""
+        for kind, broker, hour, rows, digest, _, _ in segment.parts:
+            folder = _written_folder(kind, broker, hour)
+            packed = _PACKED.pack(segment.segment, int(rows), segment.entry, unhexlify(digest))
+            found = self._recent.get(folder)
+            if found is None:
+                self.folders.add(folder)
+                self._recent[folder] = bytearray(packed)
+            else:
+                found += packed
+        self._count += len(segment.parts)
+        if self._count > RESIDENT:
+            self._spill()
+
     def of(self, folder: str) -> npt.NDArray[Any]:
         """Return the parts of a folder, as `PART`, in the order of the log."""
         data = bytearray()
@@ -103,6 +122,11 @@ def _folder(kind: Kind, broker: str, hour: int) -> str:
     return str(folder_of(Path(), kind, broker, hour))
 
 
+@lru_cache(maxsize=4096)
+def _written_folder(kind: bytes, broker: bytes, hour: bytes) -> str:
+    return _folder(Kind(kind.decode()), broker.decode(), int(hour))
+
+
 def verify_log(
     folder: Path,
     info: StoreInfo,
@@ -120,95 +144,16 @@ def verify_log(
     kept, notes = _kept(folder / "log", info, report)
     _verify_tokens(folder / "log" / "checkpoints", notes, roots, report)
     elsewhere = _elsewhere(outside, info, report)
-    tops: dict[int, bytes] = {}
-    wanted = {one.size for one in (*kept.values(), *elsewhere.values())}
-    frontier = Frontier()
-    last = None
-    for entry, line in _entries(folder, report):
-        frontier.append(leaf_hash(line))
-        if frontier.size in wanted:
-            tops[frontier.size] = frontier.root()
-        if entry is not None:
-            last = _follow(entry, last, digest, report)
-            parts.add(entry)
-        if frontier.size % 4096 == 0:
-            yield frontier.size
-    report.entries = frontier.size
-    report.checkpoints = _fitting(kept, tops, frontier.size, report)
-    report.outside = _fitting(elsewhere, tops, frontier.size, report)
+    entries = EntriesVerifying(folder, info, digest, report, parts)
+    yield from entries.run({one.size for one in (*kept.values(), *elsewhere.values())})
+    tops, size = entries.tops, entries.tree.size
+    report.entries = size
+    report.checkpoints = _fitting(kept, tops, size, report)
+    report.outside = _fitting(elsewhere, tops, size, report)
     if report.newest is None and report.segments:
         report.add([Found(Damage.MISSING, "log/checkpoint", "no checkpoint signs the log's entries")])
     if report.newest is not None and tops.get(report.newest.size) != report.newest.root:
         report.newest = None
-
-
-def _entries(folder: Path, report: Verification) -> Iterator[tuple[Entry | None, bytes]]:
-    """Yield every line of the log; None for an entry that cannot be read."""
-    place = shift = 0
-    files = Log(folder / "log").files
-    for number, (first, path) in enumerate(files):
-        where = str(path.relative_to(folder))
-        if first != place:
-            what, word = (Damage.MISSING, "missing") if first > place else (Damage.INSERTED, "there twice")
-            some = _span("entry", "entries", min(first, place), max(first, place) - 1)
-            report.add([Found(what, where, f"it begins with entry {first}, not {place}: {some} {word}", entry=place)])
-        with path.open("rb") as file:
-            while line := file.readline(MAX_LINE + 2):
-                if not line.endswith(b"\n"):
-                    if number < len(files) - 1 or len(line) > MAX_LINE:
-                        report.add([Found(Damage.CHANGED, where, f"entry {place} is cut short", entry=place)])
-                    else:
-                        report.remarks.append(
-                            f"{where}: {len(line)} bytes of an entry that is being written, or never was whole"
-                        )
-                    break
-                try:
-                    entry = parsed_entry(line[:-1], place + 1)
-                except LogDamageError as error:
-                    report.add([Found(Damage.CHANGED, where, f"entry {place}: {error.what}", entry=place)])
-                    entry = None
-                if entry is not None and entry.index - place != shift:
-                    report.add([_moved(where, place, entry, shift)])
-                    shift = entry.index - place
-                yield entry, line[:-1]
-                place += 1
-
-
-def _moved(where: str, place: int, entry: Entry, shift: int) -> Found:
-    more = entry.index - place - shift
-    message = f"entry {place + shift} was expected, entry {entry.index} is there"
-    if more > 0:
-        some = _span("entry", "entries", place + shift, entry.index - 1)
-        return Found(Damage.MISSING, where, f"{message}: {some} missing, or moved", entry=place + shift)
-    return Found(Damage.REORDERED, where, f"{message}: entries were inserted, repeated or moved", entry=place + shift)
-
-
-def _span(one: str, many: str, first: int, last: int) -> str:
-    return f"{one} {first} is" if first == last else f"{many} {first} to {last} are"
-
-
-def _follow(entry: Entry, last: int | None, digest: str, report: Verification) -> int | None:
-    """Note what an entry says; returns the newest segment's number."""
-    facts = entry.facts or {}
-    if entry.kind is EntryKind.OPENED and facts.get(STORE_DIGEST, digest) != digest:
-        message = f"it is not what the writer of entry {entry.index} found"
-        report.add([Found(Damage.CHANGED, INFO, message, entry=entry.index)])
-    elif entry.kind is EntryKind.GAP:
-        report.gaps += 1
-        lost = facts.get("lost", 0)
-        report.lost += lost if isinstance(lost, int) else 0
-    elif entry.kind is EntryKind.SEGMENT and entry.segment is not None:
-        expected = 0 if last is None else last + 1
-        if entry.segment > expected:
-            message = f"no entry has {_span('segment', 'segments', expected, entry.segment - 1).rpartition(' ')[0]}"
-            report.add([Found(Damage.MISSING, "log", message, expected, entry.segment - 1, entry=entry.index)])
-        elif entry.segment < expected:
-            message = f"segment {entry.segment} comes after segment {expected - 1}"
-            report.add([Found(Damage.REORDERED, "log", message, entry.segment, entry=entry.index)])
-        report.segments += 1
-        report.sealed, report.sealed_ns = max(entry.segment, report.sealed or 0), entry.time_ns
-        return entry.segment
-    return last
 
 
 def _kept(log: Path, info: StoreInfo, report: Verification) -> tuple[dict[str, Checkpoint], dict[int, bytes]]:
@@ -292,13 +237,13 @@ def _fitting(
     ordered = sorted(checkpoints.items(), key=lambda item: item[1].size)
     for number, (place, one) in enumerate(ordered):
         if one.size > entries:
-            what = _span("entry", "entries", entries, one.size - 1)
+            what = span("entry", "entries", entries, one.size - 1)
             message = f"it signs {one.size} entries, the log has {entries}: {what} missing"
             report.add([Found(Damage.MISSING, place, message, entry=entries)])
             break
         if roots.get(one.size, Frontier().root()) != one.root:
             later = len(ordered) - number - 1
-            changed = _span("entry", "entries", since, one.size - 1).rpartition(" ")[0]
+            changed = span("entry", "entries", since, one.size - 1).rpartition(" ")[0]
             message = f"{changed} are not what it signs" + (f", nor what {later} later ones sign" if later else "")
             report.add([Found(Damage.CHANGED, place, message, entry=since)])
             break
@@ -316,15 +261,20 @@ def tail(folder: Path, start: int) -> Iterator[Entry]:
 
 def unexpected(folder: Path) -> Iterator[Found]:
     """Yield what lies among the log's files and is none of them."""
-    for path in sorted((folder / "log").iterdir()):
-        if path.name not in _KNOWN and not _ENTRIES.fullmatch(path.name) and not is_temporary(path):
-            yield strange(folder, path)
+    log = listed(folder / "log")
+    for path in log.others:
+        if path.name not in _KNOWN and not is_temporary(path):
+            yield from strange(folder, path)
+    for first in sorted(log.summaries - log.plain - log.packed):
+        place = str(LogFile(folder / "log", first).summary.relative_to(folder))
+        yield Found(Damage.INSERTED, place, "no file of the log has the entries that it is about")
     kept = folder / "log" / "checkpoints"
     for path in sorted(kept.iterdir()) if kept.is_dir() else ():
         if not (_CHECKPOINT.fullmatch(path.name) or _TOKEN.fullmatch(path.name) or is_temporary(path)):
-            yield strange(folder, path)
+            yield from strange(folder, path)
 
 
-def strange(folder: Path, path: Path) -> Found:
-    """Return that something is no part of a store."""
-    return Found(Damage.INSERTED, str(path.relative_to(folder)), "nothing that topicwarden writes has this name")
+def strange(folder: Path, path: Path) -> Iterator[Found]:
+    """Yield that something is no part of a store; nothing when it went away meanwhile, as what is retired does."""
+    if os.path.lexists(path):
+        yield Found(Damage.INSERTED, str(path.relative_to(folder)), "nothing that topicwarden writes has this name")

@@ -92,6 +92,11 @@ class Views:
         self.connection = duckdb.connect(config=config)
         try:
             self._build()
+        except (duckdb.InterruptException, RuntimeError) as error:
+            self.close()
+            if _is_interruption(error):
+                raise KeyboardInterrupt from error
+            raise
         except duckdb.Error as error:
             # The statements are ours: it is a file whose columns are not there any more.
             self.close()
@@ -217,6 +222,10 @@ def failures() -> Iterator[None]:
         yield
     except duckdb.InterruptException:
         raise
+    except RuntimeError as error:
+        if not _is_interruption(error):
+            raise
+        raise duckdb.InterruptException(str(error)) from error
     except duckdb.OutOfMemoryException as error:
         raise ConfigurationError(
             Problem(
@@ -229,6 +238,11 @@ def failures() -> Iterator[None]:
         if of_file or _OF_FILE.search(_first_line(error)):
             raise _damaged(error) from error
         raise _wrong(error) from error
+
+
+def _is_interruption(error: Exception) -> bool:
+    # The latter is what duckdb 2.0.1 makes of whatever a signal's handler raised while there was no first row yet.
+    return isinstance(error, duckdb.InterruptException) or str(error) == "Query interrupted"
 
 
 def _damaged(error: duckdb.Error) -> ObservationError:

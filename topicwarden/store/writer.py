@@ -8,6 +8,7 @@ is not in the log was never sealed and is removed when the next writer begins, w
 from __future__ import annotations
 
 import collections
+import contextlib
 import itertools
 import os
 import threading
@@ -23,9 +24,10 @@ from topicwarden.errors import ConfigurationError, ObservationError, Problem
 from topicwarden.events import EventBatch
 from topicwarden.store.compaction import Compactor
 from topicwarden.store.files import file_name, folder_of, row_files, write_rows
-from topicwarden.store.identity import STORE_DIGEST, begun, info_digest, locked
+from topicwarden.store.identity import STORE_DIGEST, begun, info_digest, locked, settle
 from topicwarden.store.log import Log, LogDamageError, LogWriter, sync_folder
-from topicwarden.store.model import Entry, EntryKind, Kind, Part
+from topicwarden.store.log_packing import Packer
+from topicwarden.store.model import PACKED_FORMAT, Entry, EntryKind, Kind, Part
 from topicwarden.store.notes import Checkpoint, Signer
 from topicwarden.store.pending import Pending, Rows
 from topicwarden.store.retention import (
@@ -55,6 +57,7 @@ TIDY_AGAIN_SECONDS: Final = 30.0
 MAX_PENDING: Final = 4 << 20
 """Rows that may wait to be sealed; more are dropped, counted and noted as a gap."""
 MAX_PENDING_BYTES: Final = 512 << 20
+_MAX_LASTING: Final = 4096
 _SEAL_AT: Final = 1 << 18
 """Rows after which a segment is sealed before its time."""
 
@@ -96,6 +99,9 @@ class StoreWriter:
         self._seal_seconds = seal_seconds
         self._retention = retention
         self._compactor = Compactor(folder)
+        self._packer: Packer | None = None
+        self._lasting: set[Path] = set()
+        """Folders whose names this writer knows to be on disk."""
         self._retiring: Iterator[None] | None = None
         self._began = (now_ns(), time.monotonic_ns())
         self._tidy_at = self._retire_at = time.monotonic()
@@ -104,6 +110,8 @@ class StoreWriter:
         try:
             self.info = begun(folder, signer, now_ns())
             self._opened = log = LogWriter(folder / "log", signer, self.info.origin)
+            if self.info.format >= PACKED_FORMAT:
+                self._packer = Packer(folder / "log", signer, self.info.origin)
             before = None if log.last is None else log.last.segment
             self._segment = 0 if before is None else before + 1
             self._recover()
@@ -209,6 +217,8 @@ class StoreWriter:
                 self._checkpoint(keep=now - self._kept > KEEP_SECONDS)
             tidying = self._tidy(now)
         self._compactor.abandon()
+        if self._packer is not None:
+            self._packer.abandon()
         self._seal()
         self._end()
 
@@ -237,8 +247,12 @@ class StoreWriter:
         try:
             for (kind, broker, hour), table in rows.tables(self._segment):
                 folder = folder_of(self._folder, kind, broker, hour)
-                if not folder.is_dir():
+                if folder not in self._lasting or not folder.is_dir():
+                    # One that is there may be what another attempt, or writer, made and could not sync.
                     _make_folders(self._folder, folder)
+                    if len(self._lasting) >= _MAX_LASTING:
+                        self._lasting.clear()
+                    self._lasting.add(folder)
                 path = folder / file_name(self._segment, self._segment)
                 written.append(path)
                 write_rows(path, table)
@@ -248,7 +262,10 @@ class StoreWriter:
             self._log.append(EntryKind.SEGMENT, self._now_ns(), segment=self._segment, parts=parts)
         except (OSError, pa.ArrowException, ValueError):
             for path in written:
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
+                    # Other rows may get their number.
+                    sync_folder(path.parent)
             raise
         self._segment += 1
         self.sealed += rows.count
@@ -256,7 +273,7 @@ class StoreWriter:
             self._compactor.sealed((part.kind, part.broker, part.hour), self._now_ns())
 
     def _tidy(self, began: float) -> float:
-        """Retire and merge until it is nearly time to seal again; return how many seconds that took."""
+        """Retire, merge and compress until it is nearly time to seal again; return how many seconds that took."""
         until = began + self._seal_seconds * TIDY_SHARE
         try:
             if self._retiring is None and self._retention and began >= self._retire_at:
@@ -267,16 +284,25 @@ class StoreWriter:
                 if self._retiring is not None:
                     if next(self._retiring, self) is self:
                         self._retiring = None
-                elif not self._compactor.step(self._now_ns()):
+                elif self._unwritten or not self._step():  # what is not sealed may lie there, and is not to be merged
                     break
                 self.tidy_error = None
         except OSError as error:
-            self.tidy_error, self._retiring = error, None
+            if self._retiring is not None:
+                # What is to go goes before it could be merged with what stays.
+                self._retiring, self._retire_at = None, began
+            self.tidy_error = error
             self._tidy_at = began + TIDY_AGAIN_SECONDS
         return time.monotonic() - began
 
+    def _step(self) -> bool:
+        """Merge a little and compress a little; returns whether there is more to do at once."""
+        packing = self._packer is not None and self._packer.step(self._log.first)
+        return self._compactor.step(self._now_ns()) or packing
+
     def _retire(self, retention: Retention) -> Iterator[None]:
         """Delete what the rules no longer keep, hour by hour, each named in the log before it goes."""
+        yield from self._finish_deleting()
         kept: list[Hour] = []
         for one in hours_kept(self._folder):
             if one is None:
@@ -338,22 +364,26 @@ class StoreWriter:
 
     def _recover(self) -> None:
         """Remove what was never sealed, and note the gap that a writer left who did not close the store."""
+        last = self._log.last
+        closed = last is None or last.kind is EntryKind.CLOSED
+        if not closed:
+            settle(self._folder)
         removed = 0
+        changed: set[Path] = set()
         for kind in Kind:
             for file in row_files(self._folder, kind):
                 if file.first >= self._segment:
                     file.path.unlink()
+                    changed.add(file.path.parent)
                     removed += 1
             for leftover in (self._folder / kind.value).rglob(".*.new"):
                 leftover.unlink()
                 removed += 1
-        going = marked(self._folder)
-        if going is not None:
-            for entry in itertools.islice(Log(self._folder / "log").entries(going), 1):
-                collections.deque(delete(self._folder, entry), maxlen=0)
-            (self._folder / "log" / MARK).unlink(missing_ok=True)
-        last = self._log.last
-        if last is None or last.kind is EntryKind.CLOSED:
+        # Their number is given again: came they back when power is lost, they would pass for that segment's.
+        for folder in changed:
+            sync_folder(folder)
+        collections.deque(self._finish_deleting(), maxlen=0)
+        if last is None or closed:
             return
         now = self._now_ns()
         self.gap_ns = (last.time_ns, now)
@@ -365,6 +395,14 @@ class StoreWriter:
             "bytes_cut": self._log.cut,
         }
         self._append(EntryKind.GAP, facts)
+
+    def _finish_deleting(self) -> Iterator[None]:
+        """Delete what is left of what an entry of the log said goes."""
+        going = marked(self._folder)
+        if going is not None:
+            for entry in itertools.islice(Log(self._folder / "log").entries(going), 1):
+                yield from delete(self._folder, entry)
+            (self._folder / "log" / MARK).unlink(missing_ok=True)
 
     def _append(self, kind: EntryKind, facts: Mapping[str, Any] | None) -> Entry:
         """Append an entry that is no segment; it names the newest one, so that the next writer knows it."""
