@@ -153,7 +153,9 @@ class LogSteps:
                 # The event of this login is told without an address; twice would be one too many.
                 return True
             if fact.quoted_user is not None and not fact.ambiguous:
-                user, identity = fact.quoted_user, Identity.CLAIMED
+                # AMQP asks for the virtual host after the login, whose event did not come in time.
+                logged_in = protocol == "amqp" and not before_vhost
+                user, identity = fact.quoted_user, Identity.VERIFIED if logged_in else Identity.CLAIMED
         vhost = None if fact.ambiguous else fact.vhost
         client = Client(broker, protocol, "", user, address, port, vhost=vhost, identity=identity)
         action = Action.AUTHENTICATE if before_vhost else Action.CONNECT
