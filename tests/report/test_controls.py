@@ -35,6 +35,7 @@ class One:
     severity: str
     certainty: str = "exact"
     accepted: str | None = None
+    gap_ns: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -219,17 +220,18 @@ observed = st.builds(
     st.just(START),
     st.just(START + SECOND),
     st.dictionaries(st.sampled_from(["plant", "other"]), st.integers(0, 2)),
-    st.sampled_from([(), (Gap(START, START, "why"),)]),
-    st.lists(
+    gaps=st.sampled_from([(), (Gap(START, START, "why"),)]),
+    blind_spots=st.lists(
         st.builds(Unseen, st.just("s"), st.just("w"), st.frozensets(st.sampled_from(list(Aspect))), st.booleans()),
         max_size=2,
     ).map(tuple),
-    st.booleans(),
-    names,
-    st.frozensets(st.just("ci")),
-    names,
-    st.sampled_from([None, True, True, False]),
-    st.integers(0, 1),
+    policy=st.booleans(),
+    grants=names,
+    hosts=st.frozensets(st.just("ci")),
+    changes=names,
+    integrity=st.sampled_from([None, True, True, False]),
+    unreadable=st.integers(0, 1),
+    allowed_gap_ns=st.sampled_from([0, 0, 1]),
 )
 
 
@@ -257,7 +259,7 @@ def plainly(control: Control, findings: Sequence[One], coverage: Coverage) -> st
     known = (
         all(had[need] for need in control.needs)
         and coverage.integrity is not False
-        and not (coverage.gaps or hidden or coverage.unreadable or counting)
+        and not ((coverage.gaps and not coverage.allowed_gap_ns) or hidden or coverage.unreadable or counting)
         and (control.against or any(f.code in control.shows for f in findings))
     )
     return "satisfied" if known else "not assessed"

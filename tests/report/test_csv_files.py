@@ -68,6 +68,7 @@ def test_known_attacks_are_harmless(text: str) -> None:
 
 
 def test_a_folder_and_an_archive_hold_the_same_files_and_name_them(report: Report, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
     csv_files.write_folder(report, tmp_path / "folder")
     csv_files.write_zip(report, tmp_path / "a.zip")
     csv_files.write_zip(report, tmp_path / "b.zip")

@@ -17,6 +17,7 @@ from topicwarden.policy import Glob
 from topicwarden.report import triage
 from topicwarden.report.findings import SEVERITIES
 from topicwarden.report.triage import Found, Wanted, find
+from topicwarden.report.triage_stored import StoredTellings
 from topicwarden.store.notes import Signer
 from topicwarden.store.reader import Store
 from topicwarden.store.writer import StoreWriter
@@ -91,7 +92,7 @@ def test_the_newest_word_counts_also_when_it_is_about_an_earlier_hour(tmp_path: 
         [late, document(2, START, severity="low")],
         [document(1, START, "updated", count=9, first_seen=wording.timestamp(START - HOUR, 9))],
     )
-    found = find(store, Wanted(), 10)
+    found = find(StoredTellings(store), Wanted(), 10)
     (first, second) = list(found.standing)
     assert (first.document["count"], first.runs) == (9, 2)
     assert (first.first_seen, first.last_seen) == (
@@ -105,10 +106,10 @@ def test_the_newest_word_counts_also_when_it_is_about_an_earlier_hour(tmp_path: 
 def test_the_gravest_and_newest_come_first_and_the_rest_is_counted(tmp_path: Path) -> None:
     rows = [document(n, START + n * SECOND, severity=SEVERITIES[n % 5]) for n in range(50)]
     store = written(tmp_path / "s", rows[:20], rows[20:])
-    found = find(store, Wanted(), 3)
+    found = find(StoredTellings(store), Wanted(), 3)
     assert [title for title, _, _ in shown(found)] == ["finding 49", "finding 44", "finding 39"]
     assert found.total == 50
-    assert len(shown(find(store, Wanted()))) == 50
+    assert len(shown(find(StoredTellings(store), Wanted()))) == 50
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,7 @@ def test_each_filter_takes_what_it_says(tmp_path: Path, wanted: Wanted, numbers:
         document(2, START + SECOND, code="TW403", severity="medium", broker="", host="ci-1", client=None),
         document(3, START + 2 * SECOND, severity="info", accepted="why (until 2027-01-01)", behind=[behind]),
     ]
-    found = find(written(tmp_path / "s", rows), wanted, 10)
+    found = find(StoredTellings(written(tmp_path / "s", rows)), wanted, 10)
     assert {title for title, _, _ in shown(found)} == {f"finding {number}" for number in numbers}
     assert found.total == len(numbers)
 
@@ -157,7 +158,7 @@ def test_what_cannot_be_read_is_counted_and_hides_nothing_else(tmp_path: Path) -
             writer.finding(START, "plant", "TW201", {**document(7, START), **broken})
         writer.finding(START, "plant", "TW201", {"type": "finding"})
         writer.finding(START, "plant", "TW201", document(1, START))
-    found = find(Store(folder), Wanted(), 10)
+    found = find(StoredTellings(Store(folder)), Wanted(), 10)
     assert shown(found) == [("finding 1", 1, 1)]
     assert found.unreadable == len(BROKEN) + 1
 
@@ -165,7 +166,7 @@ def test_what_cannot_be_read_is_counted_and_hides_nothing_else(tmp_path: Path) -
 def test_more_causes_than_there_is_room_for_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triage, "MAX_KNOWN", 3)
     store = written(tmp_path / "s", [document(number, START) for number in range(5)])
-    found = find(store, Wanted(), 10)
+    found = find(StoredTellings(store), Wanted(), 10)
     assert (found.total, found.overflow) == (3, 2)
 
 
@@ -204,7 +205,7 @@ def test_it_says_what_going_through_everything_in_order_says(
         )
         for key, said in plain.items()
     }
-    found = find(store, Wanted(), limit)
+    found = find(StoredTellings(store), Wanted(), limit)
     got = {
         one.document["fingerprint"]: (one.document["count"], one.first_seen, one.last_seen, one.runs)
         for one in found.standing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -14,13 +15,20 @@ EXIT_FINDINGS: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_BLIND: Final = 3
 """Could not observe."""
+EXIT_INTERRUPTED: Final = 130
+"""Ctrl-C ended us (what the shell reports for SIGINT)."""
 EXIT_PIPE_CLOSED: Final = 141
 """Whoever read our output went away (what the shell reports for SIGPIPE)."""
+_UNWRITABLE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""What is wrong when a file that is open cannot be written any more."""
 
 
 def main() -> None:
     """Run the command line and exit with its code; wrong usage exits 2 with typer's own words."""
-    from topicwarden.cli.app import app
+    try:
+        from topicwarden.cli.app import app
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
 
     app()
 
@@ -36,9 +44,20 @@ def exit_with(command: Callable[[], int]) -> NoReturn:
     except BrokenPipeError:
         # `topicwarden … | head`: nothing went wrong. This keeps the interpreter from flushing
         # into the pipe once more when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         code = EXIT_PIPE_CLOSED
+    except OSError as error:
+        # Whoever opens files says what is wrong with them; this is our output that cannot be written.
+        if error.filename is not None or error.errno not in _UNWRITABLE:
+            raise
+        _discard_output()
+        sys.stderr.write(f"error: the output cannot be written: {error.strerror or error}\n")
+        code = EXIT_USAGE
     sys.exit(code)
+
+
+def _discard_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def print_error(error: TopicwardenError) -> None:

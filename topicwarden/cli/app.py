@@ -344,6 +344,13 @@ def scan(
             "--allow-publish", help="Let --witness-check publish empty messages that subscribers may receive."
         ),
     ] = False,
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            "--store", metavar="DIR", help="Keep the findings there as evidence (docs/store.md); made when missing."
+        ),
+    ] = None,
+    store_key: StoreKeyOption = None,
     username: UsernameOption = None,
     password_file: PasswordFileOption = None,
     cafile: CafileOption = None,
@@ -364,6 +371,8 @@ def scan(
             observed=observed or [],
             broker_kind=kind,
             witness_check=check_options,
+            store=store,
+            store_key=store_key,
         )
         source_options = SourceOptions(
             broker=broker, username=username, password_file=password_file, cafile=cafile, certfile=cert, keyfile=key
@@ -566,15 +575,31 @@ def report(
     verify: Annotated[
         bool, typer.Option("--verify", help="Verify the whole store first, and say so in the report.")
     ] = False,
+    allow_gaps: Annotated[
+        str,
+        typer.Option(
+            metavar="DURATION",
+            help="A control may be satisfied though so long a time, all gaps together, was not seen; it says so.",
+        ),
+    ] = "0s",
 ) -> None:
     """Write the report on a period: what was observed and found, what could not be seen, and the proof."""
-    from topicwarden.cli.period import period_named
+    from topicwarden.cli.period import length_named, period_named
     from topicwarden.cli.report import ReportOptions, run
 
     exit_with(
         lambda: run(
             store,
-            ReportOptions(period_named(first, last), output, output_format, policy, previous, grants or [], verify),
+            ReportOptions(
+                period_named(first, last),
+                output,
+                output_format,
+                policy,
+                previous,
+                grants or [],
+                verify,
+                length_named("--allow-gaps", allow_gaps),
+            ),
         )
     )
 
@@ -706,7 +731,12 @@ def rules(
 
 @app.command()
 def findings(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The store (docs/store.md).")],
+    place: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR|FILE", help="The store (docs/store.md), or what `scan --format jsonl` and others wrote."
+        ),
+    ],
     action: Annotated[
         str, typer.Argument(metavar="[ACTION]", help="list (the default), show, accept or reopen.")
     ] = "list",
@@ -725,6 +755,7 @@ def findings(
     since: Annotated[str | None, typer.Option(metavar="TIME", help="Only what was seen then or later, UTC.")] = None,
     only_open: Annotated[bool, typer.Option("--open", help="Only what no exception accepted.")] = False,
     only_accepted: Annotated[bool, typer.Option("--accepted", help="Only what an exception accepted.")] = False,
+    only_gone: Annotated[bool, typer.Option("--gone", help="Only what newer scans did not find any more.")] = False,
     limit: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="The gravest N. Default: 100 as text, all as jsonl.")
     ] = None,
@@ -743,7 +774,11 @@ def findings(
     key: Annotated[str | None, typer.Option(metavar="PATTERN", help="accept: the keys.")] = None,
     queue: Annotated[str | None, typer.Option(metavar="PATTERN", help="accept: only for these queues.")] = None,
     wide: Annotated[
-        bool, typer.Option("--wide", help="accept: though the exception covers more than this finding.")
+        bool,
+        typer.Option(
+            "--wide",
+            help="accept: though the exception covers more than this finding; of a grant: for everybody who has it.",
+        ),
     ] = False,
     line: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="reopen: which exception, by its line in the policy.")
@@ -751,13 +786,13 @@ def findings(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="accept, reopen: write without asking.")] = False,
     output_format: Annotated[str, typer.Option("--format", "-f", metavar="FORMAT", help="text or jsonl.")] = "text",
 ) -> None:
-    """List a store's findings, explain one, accept it in the policy until a day, or take that back."""
+    """List what was found, explain a finding, accept it in the policy until a day, or take that back."""
     from topicwarden.cli.findings import FindingsOptions, run
     from topicwarden.errors import ConfigurationError, Problem
 
     def body() -> int:
-        if only_open and only_accepted:
-            raise ConfigurationError(Problem("--open and --accepted exclude each other"))
+        if only_open + only_accepted + only_gone > 1:
+            raise ConfigurationError(Problem("--open, --accepted and --gone exclude each other"))
         places = {"topic": topic, "exchange": exchange, "key": key, "queue": queue}
         options = FindingsOptions(
             action=action,
@@ -771,7 +806,7 @@ def findings(
             host=host,
             user=user,
             since=since,
-            state="open" if only_open else "accepted" if only_accepted else "all",
+            state="open" if only_open else "accepted" if only_accepted else "gone" if only_gone else "all",
             reason=reason,
             until=until,
             place={name: value for name, value in places.items() if value is not None},
@@ -779,6 +814,6 @@ def findings(
             line=line,
             yes=yes,
         )
-        return run(folder, options)
+        return run(place, options)
 
     exit_with(body)

@@ -1,4 +1,4 @@
-"""`findings`: what a store's findings stand at; accepting one in the policy, and taking that back."""
+"""`findings`: how what was found stands, in a store or a file; accepting it in the policy, and taking that back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ from topicwarden.policy import Glob, Policy, load_policy, parse_policy
 from topicwarden.policy.editing import Edited, add_exception, exception_lines, remove_exception
 from topicwarden.report.accepting import covers_finding, propose
 from topicwarden.report.findings import SEVERITIES
-from topicwarden.report.triage import Found, Standing, State, Wanted, find
+from topicwarden.report.triage import Found, Standing, State, Tellings, Wanted, find
+from topicwarden.report.triage_lines import LineTellings
+from topicwarden.report.triage_stored import StoredTellings
 from topicwarden.report.triage_text import SHORT, brief_lines, full_lines
 from topicwarden.store.reader import Store
 
@@ -69,7 +71,7 @@ class FindingsOptions:
 @dataclass(frozen=True, slots=True)
 class _Run:
     options: FindingsOptions
-    store: Store
+    tellings: Tellings
     catalogue: Catalogue
     sink: TextSink
 
@@ -78,12 +80,16 @@ class _Run:
         return [*self.catalogue, *(entry.name for entry in self.catalogue.values())]
 
 
-def run(folder: Path, options: FindingsOptions) -> int:
-    """Do what was asked; returns the exit code. Raises ConfigurationError or ObservationError."""
+def run(place: Path, options: FindingsOptions) -> int:
+    """Do what was asked of a store, or of a file of JSON lines; returns the exit code.
+
+    Raises ConfigurationError or ObservationError.
+    """
     one_of("the action", options.action, ACTIONS)
     one_of("--format", options.output_format, FORMATS)
     _check(options)
-    here = _Run(options, Store(folder), load_catalogue(), TextSink(sys.stdout))
+    tellings = LineTellings(place) if place.exists() and not place.is_dir() else StoredTellings(Store(place))
+    here = _Run(options, tellings, load_catalogue(), TextSink(sys.stdout))
     actions: Mapping[str, Callable[[_Run], None]] = {"list": _list, "show": _show, "accept": _accept, "reopen": _reopen}
     actions[options.action](here)
     return EXIT_CLEAN
@@ -128,7 +134,7 @@ def _list(here: _Run) -> None:
     policy = _policy_of_today(here)
     machine = options.output_format == "jsonl"
     limit = options.limit if machine or options.limit is not None else LIMIT
-    found = find(here.store, wanted, limit)
+    found = find(here.tellings, wanted, limit)
     shown = 0
     for standing in found.standing:
         says = None if policy is None else _policy_says(standing.document, policy, here.catalogue)
@@ -138,27 +144,27 @@ def _list(here: _Run) -> None:
             here.sink.print(brief_lines(standing, here.sink.width, says))
         shown += 1
     if not machine:
-        here.sink.print(_closing(found, shown, here.sink.width))
+        here.sink.print(_closing(here, found, shown))
     elif found.unreadable or found.overflow:
-        sys.stderr.write("\n".join(_incomplete(found)) + "\n")
+        sys.stderr.write("\n".join(_incomplete(here, found)) + "\n")
 
 
-def _closing(found: Found, shown: int, width: int | None) -> list[Text]:
+def _closing(here: _Run, found: Found, shown: int) -> list[Text]:
     lines = [
         f"{wording.counted(found.total, 'finding')}" + (f", the first {shown} shown" if shown < found.total else "")
     ]
     if shown < found.total:
-        lines.append("More with --limit N; fewer with --code, --severity, --broker, --host, --user, --since, --open")
-    lines += _incomplete(found)
-    return [part for line in lines for part in wrap(Text(line), width)]
+        lines.append(
+            "More with --limit N; fewer with --code, --severity, --broker, --host, --user, --since, --open, --gone"
+        )
+    lines += _incomplete(here, found)
+    return [part for line in lines for part in wrap(Text(line), here.sink.width)]
 
 
-def _incomplete(found: Found) -> list[str]:
+def _incomplete(here: _Run, found: Found) -> list[str]:
     lines = []
     if found.unreadable:
-        lines.append(
-            f"{wording.counted(found.unreadable, 'stored document')} could not be read: see `topicwarden verify`"
-        )
+        lines.append(here.tellings.unreadable(found.unreadable))
     if found.overflow:
         lines.append(
             f"{wording.counted(found.overflow, 'document')} are about further findings, which there was no room for: "
@@ -181,6 +187,7 @@ def _line(standing: Standing, says: str | None) -> str:
     """Return the stored document with what all runs say of it."""
     document = dict(standing.document)
     document |= {"first_seen": standing.first_seen, "last_seen": standing.last_seen, "runs": standing.runs}
+    document["gone"] = standing.gone
     if says is not None:
         document["policy_says"] = says
     # What was stored is well-formed and escaped already.
@@ -201,13 +208,12 @@ def _one(here: _Run) -> Standing:
         raise ConfigurationError(
             Problem(f"{prefix!r} is no fingerprint", hint=f"give {_FEWEST} to 32 of its hex digits, from the first on")
         )
-    found = find(here.store, Wanted(prefix=prefix), _SHOWN_ALIKE)
+    found = find(here.tellings, Wanted(prefix=prefix), _SHOWN_ALIKE)
     standing = list(found.standing)
     if not standing:
-        missing = f"; {'; '.join(_incomplete(found))}" if found.unreadable else ""
-        raise ConfigurationError(
-            Problem(f"the store has no finding {prefix}{missing}", hint="`topicwarden findings DIR` lists them")
-        )
+        missing = f"; {'; '.join(_incomplete(here, found))}" if found.unreadable else ""
+        noun, hint = here.tellings.noun, "`topicwarden findings DIR` lists them"
+        raise ConfigurationError(Problem(f"the {noun} has no finding {prefix}{missing}", hint=hint))
     if len(standing) > 1:
         names = ", ".join(one.document["fingerprint"] for one in standing)
         raise ConfigurationError(Problem(f"{found.total} findings begin with {prefix}", hint=f"such as {names}"))
@@ -244,7 +250,10 @@ def _accept(here: _Run) -> None:
                 hint="choose a wider --topic (or --exchange and --key, or --queue)",
             )
         )
-    _write(here, file, edited, standing, [f"{note[0].upper()}{note[1:]}" for note in proposal.notes])
+    notes = [f"{note[0].upper()}{note[1:]}" for note in proposal.notes]
+    if standing.gone is not None:
+        notes.append("The newest scan did not find it any more")
+    _write(here, file, edited, standing, notes)
 
 
 def _reopen(here: _Run) -> None:

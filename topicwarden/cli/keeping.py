@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from topicwarden.output.jsonl import Event, encode, finding_document
 from topicwarden.output.live import Live
 from topicwarden.output.origin import Origin
 from topicwarden.output.summary import Kept
+from topicwarden.store.identity import locked
 from topicwarden.store.model import Entry
 from topicwarden.store.retention import parse_retention
 from topicwarden.store.writer import MAX_PENDING, StoreWriter
@@ -77,6 +79,13 @@ class Keeper:
         about = finding.broker if finding.host is None else finding.host
         document = json.loads(encode(finding_document(event, finding, self._origin)))
         self._writer.finding(finding.last_ns, about, finding.type.code, document)
+
+    def scanned(self, finding: Finding, now_ns: int) -> None:
+        """Keep what a scan found, as of the moment it looked: what it was compared with has a time of its own."""
+        document = json.loads(encode(finding_document(Event.OPENED, finding, self._origin)))
+        moment = wording.timestamp(now_ns, 9)
+        document |= {"first_seen": moment, "last_seen": moment}
+        self._writer.finding(now_ns, finding.broker, finding.type.code, document)
 
     def look(self) -> None:
         """Say so when writing fails, when rows are let go, and when all is well again; call it often."""
@@ -154,6 +163,12 @@ def open_keeper(
         yield keeper
     finally:
         keeper.close()
+
+
+def check_keeping(folder: Path, key: Path | None) -> None:
+    """Raise what is wrong with a key or a store, or that another writes to it, before there is anything to keep."""
+    store_signer(key)
+    os.close(locked(folder))
 
 
 def gap_at_start(keeper: Keeper, about: Mapping[str, Any]) -> list[Notice]:

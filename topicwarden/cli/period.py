@@ -1,14 +1,25 @@
-"""The period that `--from` and `--to` name."""
+"""The period that `--from` and `--to` name, and lengths of time."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Final
 
 from topicwarden.errors import ConfigurationError, Problem
 
+_LENGTH: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?) *(ms|s|min|h|d|w|y)")
+_MILLISECONDS: Final = {
+    "ms": 1,
+    "s": 1000,
+    "min": 60_000,
+    "h": 3_600_000,
+    "d": 86_400_000,
+    "w": 7 * 86_400_000,
+    "y": 366 * 86_400_000,
+}
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _HINT: Final = "such as 2026-11-28, 2026-11-28T20:15 or 2026-11-28T20:15:30.5+01:00; UTC where no zone is given"
@@ -38,6 +49,16 @@ def period_named(first: str | None, last: str | None) -> Period:
 def moment_named(option: str, text: str) -> int:
     """Return the time that an option names, nanoseconds since the epoch; raises ConfigurationError for what is none."""
     return _nanoseconds(option, text, end=False)
+
+
+def length_named(option: str, text: str) -> int:
+    """Return the length of time that an option names, in nanoseconds; raises ConfigurationError for what is none."""
+    found = _LENGTH.fullmatch(text.strip())
+    if found is None:
+        raise ConfigurationError(
+            Problem(f"{option} {text!r} is no length of time", hint="such as 0s, 2.5s, 10min, 8h or 1d")
+        )
+    return min(int(Decimal(found[1]) * _MILLISECONDS[found[2]] * 1_000_000), _LATEST)
 
 
 def _nanoseconds(option: str, text: str, *, end: bool) -> int:

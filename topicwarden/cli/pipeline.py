@@ -213,7 +213,7 @@ def open_pipeline(
         sink = make_sink(options.output_format, out, origin=origin, live=command != "check")
         live = stack.enter_context(Live(sink, err))
         pipeline = Pipeline(command, options, live, broker_hosts)
-        about = {**about, "policy": _policy_facts(options.policy)}
+        about = {**about, "policy": policy_facts(options.policy)}
         if options.store is None and (options.retain or options.retain_size or options.timestamp_url):
             raise ConfigurationError(
                 Problem("--retain, --retain-size and --timestamp-url are about a store", hint="name it: --store DIR")
@@ -233,7 +233,7 @@ def open_pipeline(
         yield pipeline
 
 
-def _policy_facts(policy: Path | None) -> dict[str, str] | None:
+def policy_facts(policy: Path | None) -> dict[str, str] | None:
     """Return which policy events are held against; None: none."""
     if policy is None:
         return None
@@ -245,8 +245,12 @@ def about_sources(
     sources: Sequence[SourceSummary],
     kinds: Mapping[str, str],
     broker_hosts: Mapping[str, str] | None = None,
+    more: Sequence[Mapping[str, object]] = (),
 ) -> dict[str, object]:
-    """Return what a recording says of itself at its head, so that whoever checks it knows what it cannot show."""
+    """Return what a recording says of itself at its head, so that whoever checks it knows what it cannot show.
+
+    `more`: what else is said of each source; none: nothing.
+    """
     return {
         "command": command,
         "version": __version__,
@@ -259,7 +263,8 @@ def about_sources(
                 "host": source.host,
                 "runs_on": (broker_hosts or {}).get(source.broker, ""),
                 "blind_spots": [{"what": spot.what, "fix": spot.fix} for spot in source.blind_spots],
+                **(more[number] if more else {}),
             }
-            for source in sources
+            for number, source in enumerate(sources)
         ],
     }

@@ -5,16 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import re
-import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from decimal import Decimal
 from itertools import chain, islice
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final
 
 import duckdb
@@ -24,6 +21,7 @@ from rich.cells import cell_len
 from topicwarden.cli import EXIT_BLIND, EXIT_CLEAN
 from topicwarden.cli.options import one_of
 from topicwarden.cli.period import Period
+from topicwarden.cli.signals import Interrupt, told_at_once
 from topicwarden.errors import ConfigurationError, Problem
 from topicwarden.output.escape import MIN_COLUMNS, encodable, shorten, visible
 from topicwarden.output.jsonl import encode
@@ -59,10 +57,14 @@ def run(folder: Path, sql: str, options: QueryOptions) -> int:
     """Run one statement and print its rows; raises ConfigurationError or ObservationError."""
     write = {"text": _text, "csv": _csv, "jsonl": _jsonl}[one_of("--format", options.output_format, FORMATS)]
     scope = Scope(options.period.first_ns, options.period.last_ns)
-    with Views(Store(folder), scope, memory=options.memory, threads=options.threads) as views, _interruptible(views):
+    with (
+        Views(Store(folder), scope, memory=options.memory, threads=options.threads) as views,
+        Interrupt() as interrupt,
+        told_at_once(views.interrupt),
+    ):
         try:
             with failures():
-                write(_rows(views, sql))
+                write(_rows(views, sql, interrupt))
         except duckdb.InterruptException:
             sys.stdout.flush()
             sys.stderr.write("interrupted\n")
@@ -92,30 +94,6 @@ def memory_named(text: str) -> int:
     return size
 
 
-@contextmanager
-def _interruptible(views: Views) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the statement that runs; a second one ends the process as usual."""
-    before: dict[int, Any] = {}
-
-    def asked(_number: int, _frame: FrameType | None) -> None:
-        restore()
-        views.interrupt()
-        # Between two batches there is no statement to interrupt.
-        raise duckdb.InterruptException
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        before.clear()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, asked)
-    try:
-        yield
-    finally:
-        restore()
-
-
 @dataclass(frozen=True, slots=True)
 class _Result:
     """What a statement gives."""
@@ -127,11 +105,13 @@ class _Result:
     """They come as they are asked for."""
 
 
-def _rows(views: Views, sql: str) -> _Result:
+def _rows(views: Views, sql: str, interrupt: Interrupt) -> _Result:
     reader = views.reader(sql, _BATCH)
 
     def rows() -> Iterator[list[Any]]:
         for batch in reader:
+            if interrupt.happened:  # between two batches no statement runs that could be interrupted
+                raise duckdb.InterruptException
             yield from map(list, zip(*map(_values, batch.columns), strict=True))
 
     rigid = [not (pa.types.is_string(kind) or pa.types.is_nested(kind)) for kind in reader.schema.types]

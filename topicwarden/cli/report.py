@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import socket
 import sys
 import tempfile
@@ -17,12 +18,15 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any, Final
 
+import duckdb
+
 from topicwarden import __version__
 from topicwarden.cli import EXIT_BLIND, EXIT_CLEAN
 from topicwarden.cli.options import one_of
 from topicwarden.cli.period import Period
 from topicwarden.cli.progress import Progress
 from topicwarden.cli.scan import ScanOptions, observed_at, read_grants
+from topicwarden.cli.signals import ended_by_signals
 from topicwarden.compare.scan import Scan
 from topicwarden.errors import ConfigurationError, Problem
 from topicwarden.findings import Catalogue, Ledger, load_catalogue
@@ -74,6 +78,8 @@ class ReportOptions:
     previous: Path | None = None
     grants: Sequence[str] = ()
     verify: bool = False
+    allowed_gap_ns: int = 0
+    """How long gaps may be, together, for a control to be satisfied all the same."""
 
 
 def run(folder: Path, options: ReportOptions) -> int:
@@ -82,6 +88,15 @@ def run(folder: Path, options: ReportOptions) -> int:
     Raises ConfigurationError for what is wrong with a file or an option, ObservationError for a store that cannot be
     read.
     """
+    with ended_by_signals() as interrupts:
+        try:
+            return _run(folder, options, interrupts)
+        except duckdb.InterruptException as error:
+            # Ctrl-C while a statement ran is Ctrl-C.
+            raise KeyboardInterrupt from error
+
+
+def _run(folder: Path, options: ReportOptions, interrupts: list[Callable[[], None]]) -> int:
     output_format = _format(options)
     catalogue = load_catalogue()
     policy, facts = _policy(options.policy, catalogue)
@@ -96,7 +111,7 @@ def run(folder: Path, options: ReportOptions) -> int:
             verification = verify(folder, said=progress)
             integrity, intact = verified(integrity, verification), verification.intact
         span = _span(options.period, log, time.time_ns())
-        scanned = _scan(store, span, options, policy, catalogue, progress)
+        scanned = _scan(store, span, options, policy, catalogue, progress, interrupts)
         progress("reading what was observed and found")
         inputs = Inputs(
             store=store,
@@ -115,13 +130,15 @@ def run(folder: Path, options: ReportOptions) -> int:
             grants=scanned.read,
             grants_spots=scanned.spots,
             scanned=scanned.documents,
+            scanned_whole=scanned.whole,
             frameworks=load_frameworks(),
             verified=intact,
             previous=previous,
             versions=_versions(),
             at_work=is_at_work(folder),
+            allowed_gap_ns=options.allowed_gap_ns,
         )
-        report = build_report(inputs, catalogue)
+        report = build_report(inputs, catalogue, lambda reading: interrupts.append(reading.interrupt))
         progress("writing the report")
         _write(report, output_format, options.output)
     empty = report.period.first_ns is None and not report.findings_total
@@ -186,6 +203,8 @@ class _Scanned:
     read: Sequence[GrantsRead] = ()
     spots: Sequence[tuple[str, str, str | None]] = ()
     documents: Sequence[Mapping[str, Any]] = ()
+    whole: bool = True
+    """Whether there was room for all that was found."""
 
 
 def _scan(
@@ -195,14 +214,16 @@ def _scan(
     policy: Policy | None,
     catalogue: Catalogue,
     progress: Callable[[str], None],
+    interrupts: list[Callable[[], None]],
 ) -> _Scanned:
     if not options.grants:
         return _Scanned()
     brokers = load_brokers()
     with Views(store, Scope(span.from_ns, span.to_ns)) as views:
+        interrupts.append(views.interrupt)
         progress("adding up what was observed")
         seen = observed(views)
-    found: list[Grants] = []
+    found: list[tuple[str, Grants]] = []
     for text in options.grants:
         name, source = _named(text)
         if name is None and len(options.grants) == len(seen.brokers) == 1:
@@ -212,17 +233,25 @@ def _scan(
     ledger = Ledger(catalogue)
     scan = Scan(ledger, policy, time.time_ns())
     read: list[GrantsRead] = []
-    for grants in found:
-        at_broker = observed_at(seen, grants, found) if len(seen) else None
+    for configuration, grants in found:
+        at_broker = observed_at(seen, grants, [one for _, one in found]) if len(seen) else None
         result = scan.run(grants, at_broker, progress)
         read.append(
             GrantsRead(
-                result.title, result.broker, result.grants, result.accounts, result.undecided, at_broker is not None
+                result.title,
+                result.broker,
+                result.grants,
+                result.accounts,
+                result.undecided,
+                at_broker is not None,
+                configuration,
+                policy is not None,
             )
         )
     origin = Origin(host=socket.gethostname())
     documents = [json.loads(encode(finding_document(Event.OPENED, one, origin))) for one in ledger.findings()]
-    return _Scanned(read, [(one.title, spot, None) for one in found for spot in one.blind_spots], documents)
+    spots = [(one.title, spot, None) for _, one in found for spot in one.blind_spots]
+    return _Scanned(read, spots, documents, not ledger.overflow)
 
 
 def _named(text: str) -> tuple[str | None, str]:
@@ -257,7 +286,8 @@ def _write(report: Report, output_format: str, output: Path | None) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise ConfigurationError(Problem(f"cannot be written: {error.strerror}", str(output))) from error
+        place = "stdout" if output is None else str(output)
+        raise ConfigurationError(Problem(f"cannot be written: {error.strerror}", place)) from error
 
 
 def _rendered(report: Report, output_format: str) -> bytes:
@@ -298,19 +328,33 @@ def _write_csv(report: Report, output: Path) -> None:
         raise ConfigurationError(
             Problem("CSV goes into a new or empty folder", str(output), hint="name another, or a .zip")
         )
-    csv_files.write_folder(report, output)
+    made = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
+    try:
+        csv_files.write_folder(report, made)
+        made.chmod(output.stat().st_mode & 0o7777 if output.exists() else _allowed(0o777))
+        made.replace(output)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+
+
+def _allowed(mode: int) -> int:
+    """Return what of a mode any program would give a new file; what `tempfile` makes is kept from everybody else."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mode & ~mask
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
+    """Write a file so that it is there whole or not at all; what is no file, such as a terminal, is written to."""
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+        return
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
-        # As any program would have made it; `mkstemp` keeps it from everybody else.
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(name).chmod(0o666 & ~mask)
+        Path(name).chmod(_allowed(0o666))
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from topicwarden.errors import ConfigurationError, Problem
 from topicwarden.events import EventBatch, EventBuilder, Notice, Tables
 from topicwarden.events.observed import Observed
 from topicwarden.output.summary import SourceSummary
+from topicwarden.report.scans import is_scan
 from topicwarden.sources import BlindSpot, Counters, SourceOptions
 from topicwarden.store.model import Entry, Kind
 from topicwarden.store.reader import Store
@@ -38,7 +39,9 @@ def open_store(path: Path, options: SourceOptions) -> StoreRead:
     Raises ObservationError when it cannot be read, ConfigurationError for a broker it does not have.
     """
     store = Store(path)
-    rows = [row for entry in store.opened for row in recorded_sources(_about(entry))]
+    watched = [entry for entry in store.opened if not is_scan(entry)]
+    gaps = [gap for gap in store.gaps if not _left_by_scan(gap, store.opened)]
+    rows = [row for entry in watched for row in recorded_sources(_about(entry))]
     brokers = None if options.broker is None else [options.broker]
     if brokers is not None:
         known = {str(row["broker"]) for row in rows if not of_host(row)}
@@ -54,7 +57,7 @@ def open_store(path: Path, options: SourceOptions) -> StoreRead:
         rows = [row for row in rows if of_host(row) or row["broker"] == options.broker]
     notices = [
         notice
-        for notice in store_gaps(store.opened, store.gaps, options.first_ns, options.last_ns)
+        for notice in store_gaps(watched, gaps, options.first_ns, options.last_ns)
         if brokers is None or notice.of_host or notice.broker in ("", *brokers)
     ]
     batches = store.batches(first_ns=options.first_ns, last_ns=options.last_ns, brokers=brokers)
@@ -69,6 +72,12 @@ def open_store(path: Path, options: SourceOptions) -> StoreRead:
         return add_up(store, options, notices, counters, interrupt)
 
     return StoreRead(_all(notices, batches), sources, kinds, runs_on(rows), add_up)
+
+
+def _left_by_scan(gap: Entry, opened: Sequence[Entry]) -> bool:
+    """Whether it was a scan that died: no event is missing."""
+    before = [entry for entry in opened if entry.index < gap.index]
+    return bool(before) and is_scan(before[-1])
 
 
 def _all(notices: Sequence[Notice], batches: Iterable[EventBatch]) -> Iterator[EventBatch]:

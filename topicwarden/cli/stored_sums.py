@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from threading import Event, Thread
-from typing import Final
+from collections.abc import Sequence
 
 import duckdb
 
-from topicwarden.cli.signals import Interrupt
+from topicwarden.cli.signals import Interrupt, told_at_once
 from topicwarden.events import Notice
 from topicwarden.events.observed import Observed
 from topicwarden.sources import Counters, SourceOptions
@@ -17,20 +14,20 @@ from topicwarden.store.analysis import observed
 from topicwarden.store.reader import Store
 from topicwarden.store.views import Scope, Views
 
-_LOOK_SECONDS: Final = 0.1
-
 
 def add_up(
     store: Store, options: SourceOptions, gaps: Sequence[Notice], counters: Counters, interrupt: Interrupt
 ) -> Observed:
     """Return what a store's events of a time and broker add up to, and count them; nothing when interrupted."""
     brokers = None if options.broker is None else [options.broker]
-    with Views(store, Scope(options.first_ns, options.last_ns)) as views, _ended_by(interrupt, views):
+    with Views(store, Scope(options.first_ns, options.last_ns)) as views, told_at_once(views.interrupt):
         try:
             found = observed(views, brokers)
             _count(views, counters)
         except duckdb.InterruptException:
             return Observed()
+    if interrupt.happened:
+        return Observed()
     found.lost += sum(gap.count for gap in gaps)
     counters.lost += found.lost
     counters.gaps += len(gaps)
@@ -48,22 +45,3 @@ def _count(views: Views, counters: Counters) -> None:
             counters.gaps += times
         else:
             counters.error(scope or "recording", count)
-
-
-@contextmanager
-def _ended_by(interrupt: Interrupt, views: Views) -> Iterator[None]:
-    """End the statement that runs when the user wants to; the signal itself only leaves a note."""
-    over = Event()
-
-    def look() -> None:
-        while not over.wait(_LOOK_SECONDS):
-            if interrupt.happened:
-                views.interrupt()
-
-    thread = Thread(target=look, name="interrupt")
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()

@@ -12,7 +12,7 @@ from topicwarden.findings import Finding
 from topicwarden.output import wording
 from topicwarden.output.escape import MIN_COLUMNS, quoted, visible
 from topicwarden.output.layout import columns, wrap
-from topicwarden.output.summary import InventoryRow, ScannedGrants, SourceSummary, Summary, next_steps
+from topicwarden.output.summary import InventoryRow, Kept, ScannedGrants, SourceSummary, Summary, next_steps
 from topicwarden.output.text import SEVERITY_STYLE, title
 
 MAX_FINDINGS: Final = 50
@@ -36,6 +36,8 @@ def summary_lines(summary: Summary, width: int | None = None) -> list[Text]:
     sections = [_mode(summary, width), *([_grants(summary, width)] if summary.scanned else [])]
     if summary.sources or not summary.scanned:
         sections.append(_counts(summary, width))
+    elif summary.kept is not None:
+        sections.append(_kept(summary.kept, width))
     for section in (*sections, _findings(summary, width)):
         lines += [Text(), *section]
     if summary.accepted:
@@ -123,16 +125,30 @@ def _counts(summary: Summary, width: int | None) -> list[Text]:
     rows += [[Text(wording.number(value), "bold red" if value else ""), Text(name)] for name, value in trouble]
     lines += [part for row in columns(rows, right=[0], indent="  ") for part in wrap(row, width, rest="    ")]
     if kept is not None:
-        lines += wrap(Text(f"store: {visible(kept.folder)}"), width, "  ", "    ")
-        if kept.gap_ns is not None:
-            span = " to ".join(wording.timestamp(moment, 3) for moment in kept.gap_ns)
-            lines += wrap(Text(f"nothing was kept from {span}: its writer died", "bold red"), width, "  ", "    ")
-        if kept.error is not None:
-            lines += wrap(Text(f"it could not be written: {visible(kept.error)}", "bold red"), width, "  ", "    ")
+        lines += _store(kept, width)
     for source in summary.sources:
         if source.counters.decode_errors:
             stages = ", ".join(f"{visible(k)}: {wording.number(v)}" for k, v in source.counters.decode_errors.items())
             lines += wrap(Text(f"undecodable by stage: {stages}"), width, "  ", "    ")
+    return lines
+
+
+def _kept(kept: Kept, width: int | None) -> list[Text]:
+    """Return what was kept of a scan that had nothing to count."""
+    lines = [Text("Kept", "bold"), Text(f"  {wording.counted(kept.rows, 'finding')}")]
+    if kept.dropped:
+        lost = f"{wording.counted(kept.dropped, 'finding')} that could not be kept"
+        lines += wrap(Text(lost, "bold red"), width, "  ", "    ")
+    return lines + _store(kept, width)
+
+
+def _store(kept: Kept, width: int | None) -> list[Text]:
+    lines = wrap(Text(f"store: {visible(kept.folder)}"), width, "  ", "    ")
+    if kept.gap_ns is not None:
+        span = " to ".join(wording.timestamp(moment, 3) for moment in kept.gap_ns)
+        lines += wrap(Text(f"nothing was kept from {span}: its writer died", "bold red"), width, "  ", "    ")
+    if kept.error is not None:
+        lines += wrap(Text(f"it could not be written: {visible(kept.error)}", "bold red"), width, "  ", "    ")
     return lines
 
 

@@ -80,6 +80,8 @@ def subject_of(document: Mapping[str, Any], catalogue: Catalogue) -> Subject:
     code = document["code"]
     known = catalogue.get(code)
     if known is not None and known.detection is not None:
+        if document["host"] is None:
+            raise _never(document, "it does not say which host it is about")
         return Subject.HOST
     if code.startswith(_OF_GRANTS) and known is not None:
         if "where_file" in document["evidence"]:

@@ -38,7 +38,7 @@ def activity(reading: Reading) -> Section:
     brokers, count_brokers = reading.rows(broker_query)
     clients, count_clients = reading.rows(client_query)
     names, count_names = reading.rows(name_query)
-    events = Query("select sum(events) from clients")
+    events = Query("select coalesce(sum(events), 0) from clients")
     figures = (
         Figure("events", "events of brokers", reading.number(events), "brokers", events),
         Figure("clients", "clients", count_clients, "busiest-clients", Query("select count(*) from clients")),
@@ -114,7 +114,7 @@ def denied(reading: Reading) -> Section:
         "order by refused desc, 1, 2, 3, 4, 5, 6, 7, 8"
     )
     rows, total = reading.rows(query)
-    sum_query = Query("select sum(denied) from clients")
+    sum_query = Query("select coalesce(sum(denied), 0) from clients")
     figure = Figure("denied", "attempts that brokers refused", reading.number(sum_query), "denied", sum_query)
     table = Table(
         "denied",

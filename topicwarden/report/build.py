@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -18,9 +18,14 @@ from topicwarden.report.findings import by_gravity, read_findings
 from topicwarden.report.inputs import Inputs
 from topicwarden.report.model import Column, Kind, Period, Query, Report, ReportFinding, Section, StoreFacts, Table
 from topicwarden.report.reading import MAX_FINDINGS, Reading, Totals
+from topicwarden.report.standing import with_scans
 
-_SCANS: Final = frozenset({"TW102", "TW104", "TW105", "TW106", "TW107", "TW108", "TW109", "TW111", "TW112", "TW113"})
+_SCANS: Final = frozenset({"TW102", "TW104", "TW105", "TW106", "TW107", "TW108", "TW109", "TW112", "TW113"})
 """Codes that only a scan of grants finds."""
+_OF_SCANS: Final = (
+    "Grants were scanned as they stood at some moments. What such a scan found stands until a newer one of the same "
+    "configuration looked for it and did not find it: then it is told in chapter privilege, and counts nowhere else."
+)
 _METHOD: Final = tuple(
     " ".join(paragraph.split())
     for paragraph in (
@@ -36,9 +41,13 @@ _METHOD: Final = tuple(
 )
 
 
-def build_report(inputs: Inputs, catalogue: Catalogue) -> Report:
-    """Return the report; raises ObservationError when the store cannot be read."""
-    with Reading(inputs.store, inputs.span) as reading:
+def build_report(inputs: Inputs, catalogue: Catalogue, opened: Callable[[Reading], None] = lambda _: None) -> Report:
+    """Return the report; raises ObservationError when the store cannot be read.
+
+    `opened` is called with what reads the store, for whoever wants to interrupt that.
+    """
+    with Reading(inputs.store, inputs.span, opened) as reading:
+        inputs, succession = with_scans(inputs, reading)
         reading.add_findings(inputs.scanned, inputs.now_ns)
         totals = reading.totals()
         found, unreadable = read_findings(reading.documents())
@@ -52,7 +61,7 @@ def build_report(inputs: Inputs, catalogue: Catalogue) -> Report:
             observed.unseen(inputs, reading, catalogue, coverage),
             Section("sets", "Who may, who does, who should"),
             judged.controls(results),
-            privilege.privilege(inputs, reading, found, totals),
+            privilege.privilege(inputs, reading, found, totals, succession),
             found_chapters.over_time(reading),
             activity.activity(reading),
             activity.denied(reading),
@@ -103,18 +112,23 @@ def _told(inputs: Inputs, totals: Sequence[Totals]) -> Inputs:
 def _coverage(inputs: Inputs, reading: Reading, totals: Sequence[Totals], unreadable: int) -> Coverage:
     """Return what was looked at in the period: what controls are judged by."""
     brokers, _ = reading.rows(Query("select broker, sum(events)::bigint from clients group by broker order by broker"))
+    judged = observed.policies_of(inputs).problem is None
+    if inputs.scans and not observed.runs_in(inputs):
+        judged = inputs.policy is not None  # what scans were held against, each of them says
     return coverage_of(
         inputs.entries,
         inputs.span.from_ns,
         inputs.span.to_ns,
         events={str(broker): int(count) for broker, count in brokers},
-        policy=observed.policies_of(inputs).problem is None,
+        policy=judged,
         grants=[one.broker for one in inputs.grants],
+        grants_unjudged=[one.broker for one in inputs.grants if not one.judged],
         grants_spots=[(title, what) for title, what, _ in inputs.grants_spots],
         integrity=inputs.verified if inputs.integrity.holds else False,
         unreadable=unreadable,
         totals=totals,
         at_work=inputs.at_work,
+        allowed_gap_ns=inputs.allowed_gap_ns,
     )
 
 
@@ -131,6 +145,7 @@ def _method(report: Report, inputs: Inputs, found: Iterable[ReportFinding]) -> S
         (Column("figure", "Figure"), Column("value", "Value", Kind.NUMBER), Column("command", "Command", Kind.COMMAND)),
         tuple((label, value, command(report.directory, report.period, query)) for label, value, query in queries),
         len(queries),
+        note=privilege.NOT_STORED if inputs.scanned else None,
     )
     limits: dict[tuple[str, str, str], None] = {}
     for one in found:
@@ -148,7 +163,7 @@ def _method(report: Report, inputs: Inputs, found: Iterable[ReportFinding]) -> S
     return Section(
         "method",
         "Method, versions and limits",
-        _METHOD,
+        (*_METHOD, _OF_SCANS) if inputs.scans else _METHOD,
         facts=(
             ("topicwarden", report.version),
             ("Python", platform.python_version()),

@@ -7,6 +7,7 @@ told by colour alone: each series has a pattern of its own, and its numbers stan
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -103,13 +104,14 @@ def over_time(
     title: str,
     table: Table,
     times: Sequence[int],
+    step_said: str,
     series: Sequence[tuple[str, str, str]],
     said: str,
 ) -> Chart | None:
     """Return stacked bars, one for each step of time; None when all is zero.
 
     The table's first column is when a step begins; steps that it leaves out are zero. `series`: column key, name,
-    style; `said`: what is counted, such as `findings`.
+    style; `said`: what is counted, such as `findings`; `step_said`: how long a step is, in words.
     """
     rows = {int(_number(cell)): row for row, cell in enumerate(table.column(table.columns[0].key))}
     cells = [table.column(key) for key, _, _ in series]
@@ -140,8 +142,8 @@ def over_time(
     up = tuple(Mark(LEFT, round(base - value / top * BARS_HEIGHT, 2), wording.number(value)) for value in scale)
     peak = totals.index(highest)
     summary = (
-        f"{wording.number(int(sum(totals)))} {said} in {len(times)} steps of time; most, "
-        f"{wording.number(int(highest))}, in the one that begins {clock(times[peak])}Z"
+        f"{wording.number(int(sum(totals)))} {said} in {wording.counted(len(times), 'step')} of "
+        f"{step_said}; most, {wording.number(int(highest))}, in the one that begins {clock(times[peak])}Z"
     )
     return Chart(
         chart_id,
@@ -166,16 +168,20 @@ def by_row(
     title: str,
     table: Table,
     name_keys: Sequence[str],
+    apart_key: str,
     series: Sequence[tuple[str, str, str]],
     said: str,
 ) -> Chart | None:
     """Return one lying bar for each of the first rows of a table, named by the first of these columns that has a value.
 
-    None when all is zero.
+    Where two have the same name, a further column, `apart_key`, tells them apart. None when all is zero.
     """
     columns = [[_number(cell) for cell in table.column(key)][:MAX_ROW_BARS] for key, _, _ in series]
     named = zip(*(table.column(key) for key in name_keys), strict=True)
     names = [next((str(cell) for cell in cells if cell), "(no name)") for cells in named][:MAX_ROW_BARS]
+    others = table.column(apart_key)[:MAX_ROW_BARS]
+    often = Counter(names)
+    apart = [f"{name} ({cell})" if often[name] > 1 else name for name, cell in zip(names, others, strict=True)]
     totals = [sum(values) for values in zip(*columns, strict=True)]
     highest = max(totals, default=0)
     if not highest:
@@ -183,7 +189,7 @@ def by_row(
     scale = nice_scale(highest)
     room = WIDTH - NAME_WIDTH - RIGHT - 70
     bars, heads, ends = [], [], []
-    for place, name in enumerate(names):
+    for place, name in enumerate(apart):
         y = TOP + place * ROW
         x = float(NAME_WIDTH)
         heads.append(Mark(NAME_WIDTH - 8, y + 14, name))
@@ -233,12 +239,14 @@ def _time_marks(times: Sequence[int], step: float, y: float) -> list[Mark]:
         return []
     every = max(-(-len(times) // 6), 1)
     long = len(times) > 1 and times[1] - times[0] >= 86_400 * 10**9
+    short = len(times) > 1 and times[1] - times[0] < 60 * 10**9
     marks, day = [], ""
     for place in range(0, len(times), every):
         stamp = wording.timestamp(times[place], 1)
-        text = stamp[:10] if long or stamp[:10] != day else stamp[11:16]
+        of_day = stamp[11:19] if short else stamp[11:16]
+        text = stamp[:10] if long or stamp[:10] != day else of_day
         if not long and stamp[:10] != day:
-            text = f"{stamp[:10]} {stamp[11:16]}"
+            text = f"{stamp[:10]} {of_day}"
         day = stamp[:10]
         marks.append(Mark(round(LEFT + (place + 0.5) * step, 2), y, text))
     return marks

@@ -27,7 +27,9 @@ FRAMEWORKS: Final = ("nist-800-53r5", "iso-27001-2022", "iec-62443-3-3", "pci-ds
 MAX_LISTED: Final = 50
 """Fingerprints of a control; the rest are counted."""
 MAX_SAID: Final = 10
-"""Gaps, blind spots and exceptions that are said one by one."""
+"""Gaps, brokers and exceptions that are said one by one."""
+MAX_SPOTS: Final = 3
+"""Blind spots, and gaps that are allowed, that are said at each control; the report has all of them once."""
 _NAME: Final = 200
 _FAST_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -83,6 +85,8 @@ class AssessedFinding(Protocol):
     def certainty(self) -> str: ...  # noqa: D102
     @property
     def accepted(self) -> str | None: ...  # noqa: D102
+    @property
+    def gap_ns(self) -> tuple[int, int] | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,7 @@ class ControlResult:
     status: Status
     reason: str
     findings: tuple[str, ...]
-    """Fingerprints of what counts against it, else of what is accepted; at most `MAX_LISTED`."""
+    """Fingerprints of what counts against it, else of what is accepted or tells of gaps; at most `MAX_LISTED`."""
     evidence: tuple[str, ...]
     """Sentences: what was observed, what not, exceptions; names in them are fit for people."""
     assesses: str = ""
@@ -149,6 +153,9 @@ class _Assessment:
         about = [finding for finding in findings if finding.code in control.against]
         self._accepted = [finding for finding in about if finding.accepted is not None]
         still = [finding for finding in about if finding.accepted is None]
+        self._of_gaps = [finding for finding in still if _is_allowed(finding, coverage)]
+        """What only tells once more of gaps that are allowed."""
+        still = [finding for finding in still if finding not in self._of_gaps]
         self._adverse = [f for f in still if _rank(f.severity) >= control.not_satisfied_from and _sure(f)]
         self._unsure = [f for f in still if _rank(f.severity) >= control.not_satisfied_from and not _sure(f)]
         self._lesser = [finding for finding in still if _rank(finding.severity) < control.not_satisfied_from]
@@ -187,8 +194,10 @@ class _Assessment:
         elif missing:
             status, reason, listed = "not assessed", "; ".join(missing), self._unsure or self._accepted
         else:
-            status, listed = "satisfied", self._accepted
+            status, listed = "satisfied", [*self._accepted, *self._of_gaps]
             reason = f"In this period, as far as observed: {self._control.assesses.strip()}"
+            if self._coverage.gaps:
+                reason = f"{_not_seen(self._coverage)}. {reason}"
             if self._accepted:
                 reason = f"With exceptions, {_counted(Counter(f.code for f in self._accepted))} accepted. {reason}"
             if self._lesser:
@@ -232,12 +241,20 @@ class _Assessment:
                 without = sorted(coverage.events.keys() - brokers)
                 if without or not brokers:
                     yield f"{said} {_names('broker', without)}" if without else f"{said} any broker"
+        if Need.GRANTS in needs and Need.POLICY in needs and coverage.grants_unjudged:
+            yield f"another policy, or none, judged the grants of {_names('broker', sorted(coverage.grants_unjudged))}"
         if Need.HOSTS in needs and not coverage.hosts:
             yield "no host was observed"
-        if coverage.gaps:
+        if coverage.gaps and not coverage.gaps_allowed:
             first = gap_words(coverage.gaps[0])
             more = len(coverage.gaps) - 1
-            yield f"evidence is missing, {first}" + (f", and {wording.counted(more, 'more gap')}" if more else "")
+            allowed = wording.duration(coverage.allowed_gap_ns)
+            yield (
+                f"evidence is missing for {wording.duration(coverage.missing_ns)}"
+                + (f", and {allowed} are allowed" if coverage.allowed_gap_ns else "")
+                + f": {first}"
+                + (f", and {wording.counted(more, 'more gap')}" if more else "")
+            )
         hidden = sorted({aspect for spot in self._spots(wholly=True) for aspect in spot.hides} & {*self._control.sees})
         if hidden:
             spots = list(self._spots(wholly=True))
@@ -272,6 +289,14 @@ class _Assessment:
             yield "The stored evidence was verified"
         if self._shown:
             yield f"{_counted(self._shown)} show it at work"
+        if coverage.gaps_allowed:
+            for gap in coverage.gaps[:MAX_SPOTS]:
+                yield f"Not seen, and allowed: {gap_words(gap)}"
+            if len(coverage.gaps) > MAX_SPOTS:
+                more = wording.counted(len(coverage.gaps) - MAX_SPOTS, "more gap")
+                yield f"And {more}, told under what could not be seen"
+            if self._of_gaps:
+                yield f"{_counted(Counter(f.code for f in self._of_gaps))} only because of these gaps"
         for finding in self._accepted[:MAX_SAID]:
             yield f"Exception: {finding.code} {finding.fingerprint[:12]}, {quoted(finding.accepted or '', _NAME)}"
         if len(self._accepted) > MAX_SAID:
@@ -279,14 +304,29 @@ class _Assessment:
         if listed > MAX_LISTED:
             yield f"Only the first {MAX_LISTED} of {wording.number(listed)} findings are named"
         partly = list(self._spots(wholly=False))
-        for spot in partly[:MAX_SAID]:
+        for spot in partly[:MAX_SPOTS]:
             yield f"Not seen in part: {_spot(spot)}"
-        if len(partly) > MAX_SAID:
-            yield f"And {wording.counted(len(partly) - MAX_SAID, 'more blind spot')}"
+        if len(partly) > MAX_SPOTS:
+            more = wording.counted(len(partly) - MAX_SPOTS, "more blind spot")
+            yield f"And {more}, told under what could not be seen"
 
 
 def _rank(severity: str) -> int:
     return Severity[severity.upper()]
+
+
+def _is_allowed(finding: AssessedFinding, coverage: Coverage) -> bool:
+    return coverage.gaps_allowed and finding.gap_ns is not None and coverage.has_gap(finding.gap_ns)
+
+
+def _not_seen(coverage: Coverage) -> str:
+    """Return how much of the period is missing under what is called satisfied all the same."""
+    lost = sum(gap.lost or 0 for gap in coverage.gaps)
+    known = f" with {wording.counted(lost, 'row')} known to be lost" if lost else ""
+    return (
+        f"Satisfied, but {wording.duration(coverage.missing_ns)} of the period were not seen, in "
+        f"{wording.counted(len(coverage.gaps), 'gap')}{known}; {wording.duration(coverage.allowed_gap_ns)} are allowed"
+    )
 
 
 def _sure(finding: AssessedFinding) -> bool:

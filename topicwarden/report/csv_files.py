@@ -56,8 +56,7 @@ def plain(cell: str) -> str:
 
 
 def write_folder(report: Report, folder: Path) -> None:
-    """Write the files into a new or empty folder; raises OSError."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write the files into a folder that is there; raises OSError."""
     for name, text in files(report):
         (folder / name).write_bytes(text.encode())
 

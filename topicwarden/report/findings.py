@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from topicwarden.output.escape import quoted
 from topicwarden.report.model import Behind, ReportFinding
 
 SEVERITIES: Final = ("info", "low", "medium", "high", "critical")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _WORD_COLUMNS: Final = 120
 _ESCAPED: Final = re.compile(r"\\\\|\\u\{(d[89a-f][0-9a-f]{2})\}")
 _MAX_LIST: Final = 64
@@ -69,7 +71,25 @@ def _finding(
         controls={
             str(key): tuple(_text(one) for one in _some(ids)) for key, ids in (row.get("controls") or {}).items()
         },
+        gap_ns=_gap(row),
     )
+
+
+def _gap(row: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return from when to when, of a finding that says of the store's own gap what `cli.keeping` says of one."""
+    evidence = row.get("evidence") or {}
+    told = [evidence.get(name) for name in ("min_from", "last_until")]
+    if row["code"] != "TW901" or row.get("scope") != ["store"]:
+        return None
+    since, until = (_moment(one) if isinstance(one, str) else None for one in told)
+    return None if since is None or until is None else (since, until)
+
+
+def _moment(text: str) -> int | None:
+    try:
+        return (datetime.fromisoformat(text) - _EPOCH) // timedelta(microseconds=1) * 1000
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def _behind(row: Mapping[str, Any]) -> Behind:

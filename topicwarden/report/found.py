@@ -9,7 +9,7 @@ from typing import Any
 from topicwarden.output import attack
 from topicwarden.report.findings import SEVERITIES, by_gravity
 from topicwarden.report.model import Column, Figure, Kind, Query, ReportFinding, Section, Table
-from topicwarden.report.reading import MAX_ROWS, Reading, Totals, counted_in, findings_in
+from topicwarden.report.reading import MAX_ROWS, Reading, Totals, counted_in
 
 
 def over_time(reading: Reading) -> Section:
@@ -38,13 +38,12 @@ def over_time(reading: Reading) -> Section:
             (Column("begins", "From", Kind.TIME), *columns),
             tuple(rows),
             len(rows),
-            findings_in(
-                span,
+            reading.findings_in(
                 "f.accepted is null and (f.difference like 'observed%' or f.difference like 'hosts observed%')",
                 "f.first_seen, f.severity, f.code, fingerprint, h.count",
             ),
-            note="A deviation counts when it was seen for the first time; those that an exception accepts are left "
-            "out, and so are steps of time without any.",
+            note=f"A step is {span.step_said}. A deviation counts when it was seen for the first time; those "
+            "that an exception accepts are left out, and so are steps without any.",
             empty="No deviation began in the period.",
         ),
         Table(
@@ -61,6 +60,7 @@ def over_time(reading: Reading) -> Section:
                 f"select time_ns // {span.step} * {span.step} as begins_ns, sum(count) as events, "  # noqa: S608
                 "coalesce(sum(count) filter (outcome = 'denied'), 0) as refused from events group by 1 order by 1"
             ),
+            note=f"A step is {span.step_said}; steps without events are left out.",
         ),
     )
     figures = (
@@ -86,6 +86,8 @@ def findings(reading: Reading, found: Sequence[ReportFinding], totals: Sequence[
         numbers[1 if one.accepted else 0] += one.findings
         numbers[2] += one.occurrences
     ordered = sorted(codes.items(), key=lambda item: (-SEVERITIES.index(item[0][2]), item[0]))
+    condition = reading.standing("f.fingerprint")
+    standing = "" if condition is None else f" where {condition}"
     by_code = Table(
         "findings-by-code",
         "By kind",
@@ -103,7 +105,7 @@ def findings(reading: Reading, found: Sequence[ReportFinding], totals: Sequence[
         Query(
             "select f.severity, f.code, f.name, f.difference, count(*) filter (f.accepted is null) as open, "  # noqa: S608
             "count(*) filter (f.accepted is not null) as accepted, sum(h.count) as occurrences "
-            f"from findings f join ({counted_in(reading.span)}) h using (fingerprint) group by 1, 2, 3, 4 "
+            f"from findings f join ({counted_in(reading.span)}) h using (fingerprint){standing} group by 1, 2, 3, 4 "
             "order by severity_rank(f.severity) desc, 2",
             of_period=False,
         ),
@@ -144,7 +146,7 @@ def findings(reading: Reading, found: Sequence[ReportFinding], totals: Sequence[
             for one in ranked[:MAX_ROWS]
         ),
         total,
-        findings_in(reading.span),
+        reading.findings_in(),
         empty="Nothing was found in the period. Read chapter 2 before you rely on it.",
     )
     figures = tuple(

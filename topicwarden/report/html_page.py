@@ -135,22 +135,25 @@ def _charts(report: Report) -> Mapping[str, Sequence[charts.Chart]]:
     found: dict[str, Sequence[charts.Chart | None]] = {section.id: () for section in report.sections}
     if "time" in found:
         traffic = report.table("traffic-over-time")
-        begins = Span(report.period.from_ns, report.period.to_ns).steps()
+        span = Span(report.period.from_ns, report.period.to_ns)
+        begins = span.steps()
         found["time"] = (
             charts.over_time(
                 "deviations", "New deviations by severity", report.table("deviations-over-time"), begins,
-                _SEVERITY_SERIES, "new deviations",
+                span.step_said, _SEVERITY_SERIES, "new deviations",
             ),
             charts.over_time(
-                "denied", "Attempts that brokers refused", traffic, begins, (("denied", "refused", "denied"),),
-                "refused",
+                "denied", "Attempts that brokers refused", traffic, begins, span.step_said,
+                (("denied", "refused", "denied"),), "refused",
             ),
-            charts.over_time("events", "Events", traffic, begins, (("events", "events", "plain"),), "events"),
+            charts.over_time(
+                "events", "Events", traffic, begins, span.step_said, (("events", "events", "plain"),), "events"
+            ),
         )  # fmt: skip
     if "activity" in found:
         found["activity"] = (
             charts.by_row(
-                "busiest", "The busiest clients", report.table("busiest-clients"), ("user", "client_id"),
+                "busiest", "The busiest clients", report.table("busiest-clients"), ("user", "client_id"), "broker",
                 (("events", "events", "plain"),), "events",
             ),
         )  # fmt: skip

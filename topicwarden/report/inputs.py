@@ -10,6 +10,7 @@ from topicwarden.policy import Policy
 from topicwarden.report.controls import Framework
 from topicwarden.report.model import Integrity, PolicyFacts
 from topicwarden.report.reading import Span
+from topicwarden.report.scans import KeptScan
 from topicwarden.store.model import Entry
 from topicwarden.store.reader import Store
 
@@ -24,7 +25,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class GrantsRead:
-    """The grants of one broker, as a scan made for the report found them."""
+    """The grants of one broker, as a scan found them: one made for the report, or the newest kept in the period."""
 
     title: str
     broker: str
@@ -33,6 +34,10 @@ class GrantsRead:
     undecided: int
     unused_known: bool
     """Whether they were compared with what was observed."""
+    configuration: str = ""
+    """What was named to be scanned."""
+    judged: bool = True
+    """Whether they were held against the report's policy; where it has none, against any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,8 @@ class Inputs:
     """What could not be read of the grants: title, what, what would help."""
     scanned: Sequence[Mapping[str, Any]] = ()
     """Documents of findings of that scan."""
+    scanned_whole: bool = True
+    """Whether it had room for all that it found."""
     frameworks: Sequence[Framework] = ()
     """Whose controls are judged; none: that is not done."""
     verified: bool | None = None
@@ -67,14 +74,18 @@ class Inputs:
     previous: tuple[str, Mapping[str, Any]] | None = None
     """An earlier report's file and JSON form."""
     versions: Mapping[str, str] = field(default_factory=dict)
+    allowed_gap_ns: int = 0
+    """How long gaps may be, together, for a control to be satisfied all the same."""
     at_work: bool = False
     """Whether a writer has the store open: then the last run goes on, however long nothing happened."""
 
     @property
     def grants_read(self) -> bool:
-        """Whether a scan was made for this report."""
+        """Whether grants were read: for this report, or by a scan that was kept in its period."""
         return bool(self.grants)
 
     grants_told: bool = False
     """Whether the store has findings of scans."""
+    scans: Sequence[KeptScan] = ()
+    """Scans that were kept in the period."""
     hosts_watched: bool = False

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from topicwarden.output import wording
+from topicwarden.report.coverage import is_live
 from topicwarden.report.inputs import Run
 from topicwarden.report.model import Column, Integrity, Kind, Section, Table, clock
 from topicwarden.report.reading import Span
+from topicwarden.report.scans import is_scan, scan_time_ns
 from topicwarden.store.log import Log, LogDamageError, entry_from_line
 from topicwarden.store.merkle import Frontier, leaf_hash
 from topicwarden.store.model import Entry, EntryKind
@@ -32,7 +35,7 @@ class LogRead:
     entries: list[Entry]
     """The entries but those of segments; of each run the last, with the latest time that any of it has."""
     held: Span | None
-    """From the first to the last row that is still there; None: there are none."""
+    """From the first to the last row that is still there, or scan; None: there are none."""
 
 
 def read_log(store: Store) -> LogRead:
@@ -56,7 +59,13 @@ def read_log(store: Store) -> LogRead:
                 signed_root = frontier.root()
             for part in entry.parts:
                 if (part.kind, part.broker, part.hour) in there:
-                    first_ns = part.first_ns if first_ns is None else min(first_ns, part.first_ns)
+                    began = part.first_ns
+                    if part.kind is RowKind.HOSTS and runs and is_live(runs[-1].opened):
+                        # Programs that ran already when watching began are told with their own, earlier, beginning.
+                        if part.last_ns < runs[-1].opened.time_ns:
+                            continue
+                        began = max(began, runs[-1].opened.time_ns)
+                    first_ns = began if first_ns is None else min(first_ns, began)
                     last_ns = part.last_ns if last_ns is None else max(last_ns, part.last_ns)
             if entry.kind is EntryKind.SEGMENT:
                 latest = entry.time_ns if last is None else max(last.time_ns, entry.time_ns)
@@ -67,6 +76,11 @@ def read_log(store: Store) -> LogRead:
                 last = None
             if entry.kind is EntryKind.OPENED:
                 runs.append(Run(entry, entry.time_ns))
+                if is_scan(entry):
+                    # One that found nothing leaves no row, and is evidence all the same.
+                    moment = scan_time_ns(entry)
+                    first_ns = moment if first_ns is None else min(first_ns, moment)
+                    last_ns = moment if last_ns is None else max(last_ns, moment)
             elif runs and entry.kind is not EntryKind.GAP:
                 runs[-1] = Run(runs[-1].opened, max(runs[-1].last_ns, entry.time_ns))
         kept += [] if last is None else [last]
@@ -81,6 +95,8 @@ def read_log(store: Store) -> LogRead:
             problem = f"{checkpoint.size} entries were signed, and {entries} are there"
         elif checkpoint.size and signed_root != checkpoint.root:
             problem = "the log's entries are not those that were signed"
+    if problem is None and not _as_told(store, kept):
+        problem = "a summary of the log does not say what the log says"
     size = 0 if checkpoint is None else checkpoint.size
     signed_ns = None if checkpoint is None else _signed_ns(checkpoint)
     integrity = Integrity(
@@ -95,6 +111,19 @@ def read_log(store: Store) -> LogRead:
     )
     held = None if first_ns is None or last_ns is None else Span(first_ns, last_ns)
     return LogRead(integrity, runs, kept, held)
+
+
+def _as_told(store: Store, entries: Sequence[Entry]) -> bool:
+    """Whether the log has what the store was opened with, which may be from summaries.
+
+    A writer may have gone on: what came with the newest segment that the store knows, or after it, is not looked at.
+    """
+    for kind, told in ((EntryKind.OPENED, store.opened), (EntryKind.GAP, store.gaps)):
+        said = [entry for entry in entries if entry.kind is kind]
+        known = [entry for entry in said if entry.segment is None or entry.segment < store.sealed]
+        if list(told) != said[: len(told)] or len(told) < len(known):
+            return False
+    return True
 
 
 def verified(integrity: Integrity, verification: Verification) -> Integrity:
@@ -152,15 +181,22 @@ def chapter(integrity: Integrity, directory: str) -> Section:
     steps = (
         (
             "1",
-            "Keep the checkpoint below outside of the store: with it, nobody can change what it covers unnoticed.",
+            "Check that the key of this chapter is the one your organisation keeps for this store.",
             None,
         ),
         (
             "2",
-            "Check every row, file, segment and checkpoint of the store.",
-            f"topicwarden verify {shlex.quote(directory)}",
+            "Check every row, file, segment and checkpoint of the store against that key.",
+            f"topicwarden verify {shlex.quote(directory)} --public-key {shlex.quote(integrity.key)}",
         ),
-        ("3", "Check that the key below is the one your organisation keeps for this store.", None),
+        (
+            "3",
+            (
+                "Keep the checkpoint of this chapter outside of the store: with it (`--checkpoint FILE`), nobody can "
+                "change what it covers unnoticed."
+            ),
+            None,
+        ),
         (
             "4",
             "Check the checkpoint's signature with any tool that reads C2SP signed notes and tlog-checkpoints.",

@@ -8,12 +8,13 @@ from typing import Any
 from topicwarden.output import wording
 from topicwarden.output.jsonl import Shown, encode
 from topicwarden.report.model import FORMAT, Cell, Figure, Kind, Query, Report, ReportFinding, Section, Table
+from topicwarden.report.reading import NANOSECONDS
 from topicwarden.report.since import TYPE
 
 
 def document(report: Report) -> dict[str, Any]:
     """Return the report as an object of JSON values; every key is always there, what is not known is null."""
-    period = report.period
+    period, coverage = report.period, report.coverage
     return {
         "type": TYPE,
         "format": FORMAT,
@@ -34,6 +35,11 @@ def document(report: Report) -> dict[str, Any]:
         },
         "policy": None if report.policy is None else asdict(report.policy),
         "grants_read": report.grants_read,
+        "gaps": {
+            "count": 0 if coverage is None else len(coverage.gaps),
+            "seconds": 0 if coverage is None else coverage.missing_ns / NANOSECONDS,
+            "allowed_seconds": 0 if coverage is None else coverage.allowed_gap_ns / NANOSECONDS,
+        },
         "sets": {
             "granted": _figure(report.sets.granted),
             "observed": _figure(report.sets.observed),

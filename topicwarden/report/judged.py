@@ -91,9 +91,11 @@ def _unknown(inputs: Inputs, key: str, judged: Policies) -> str | None:
     no_grants = TOLD_GRANTS if inputs.grants_told else NO_GRANTS
     match key:
         case "granted - intended" | "intended - granted":
-            if inputs.grants_read:
-                return None if inputs.policy is not None else "no policy was given"
-            return no_grants
+            if not inputs.grants_read:
+                return no_grants
+            if inputs.policy is None:
+                return "no policy was given"
+            return None if all(one.judged for one in inputs.grants) else "another policy, or none, judged the grants"
         case "granted - observed":
             if inputs.grants_read:
                 known = all(one.unused_known for one in inputs.grants)

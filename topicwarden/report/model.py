@@ -225,6 +225,8 @@ class ReportFinding:
     limits: tuple[str, ...]
     attack: tuple[str, ...]
     controls: Mapping[str, tuple[str, ...]]
+    gap_ns: tuple[int, int] | None = None
+    """From when to when, of a finding that only repeats a gap in the store's log."""
 
     @property
     def who(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from topicwarden.report.coverage import Coverage
 from topicwarden.report.inputs import Inputs, Run
 from topicwarden.report.model import Column, Figure, Kind, Query, Section, Table, clock
 from topicwarden.report.reading import MAX_ROWS, Reading
-from topicwarden.store.model import EntryKind
+from topicwarden.report.scans import is_scan
 
 
 def scope(inputs: Inputs, reading: Reading) -> Section:
@@ -37,8 +37,8 @@ def scope(inputs: Inputs, reading: Reading) -> Section:
         facts.append(("It has", ", ".join(wording.counted(count, noun) for count, noun in counts)))
     judged = policies_of(inputs)
     if judged.digests:
-        facts.append(("SHA-256 of what was watched by", ", ".join(judged.digests)))
-    if judged.problem is not None and inputs.runs:
+        facts.append(("Watched against, SHA-256", ", ".join(judged.digests)))
+    if judged.problem is not None and runs_in(inputs):
         again = f"topicwarden check {shlex.quote(inputs.directory)} --policy FILE"
         warnings.append(f"Deviations may be missing: {judged.problem}. `{again}` judges again what is stored.")
     if not brokers:
@@ -68,13 +68,40 @@ def scope(inputs: Inputs, reading: Reading) -> Section:
         len(rows),
         empty="The store does not say what was watched.",
     )
-    return Section("scope", "Scope and period", (), tuple(warnings), tuple(facts), (), (table,))
+    tables = (table, _scans(inputs)) if inputs.scans else (table,)
+    return Section("scope", "Scope and period", (), tuple(warnings), tuple(facts), (), tables)
+
+
+def _scans(inputs: Inputs) -> Table:
+    """Return the scans that were kept in the period."""
+    rows = [
+        (one.title, one.broker, scan.time_ns, one.grants, one.undecided, scan.policy, "yes" if one.compared else "no")
+        for scan in inputs.scans
+        for one in scan.sources
+    ]
+    return Table(
+        "scans",
+        "Scans of how grants stood",
+        (
+            Column("source", "Source", Kind.NAME),
+            Column("name", "Broker", Kind.NAME),
+            Column("when", "When", Kind.TIME),
+            Column("grants", "Grants", Kind.NUMBER),
+            Column("undecided", "Questions without an answer", Kind.NUMBER),
+            Column("policy", "Held against, SHA-256", Kind.NAME),
+            Column("compared", "Compared with what was observed"),
+        ),
+        tuple(rows[:MAX_ROWS]),
+        len(rows),
+        note="Each looks at a moment: it says nothing of what was done before or after it.",
+    )
 
 
 def unseen(inputs: Inputs, reading: Reading, catalogue: Catalogue, coverage: Coverage) -> Section:
     """Return what could not be seen: it stands before every result."""
     spots = _blind_spots(inputs)
-    gaps = _gaps(inputs, coverage)
+    gaps = coverage.gaps
+    missing = wording.duration(coverage.missing_ns)
     notices, count_notices = reading.rows(_NOTICES)
     warnings = []
     if not inputs.grants_read and not inputs.grants_told:
@@ -86,7 +113,11 @@ def unseen(inputs: Inputs, reading: Reading, catalogue: Catalogue, coverage: Cov
             f"{wording.counted(coverage.unreadable, 'stored finding')} could not be read and are in no list: verify "
             "the store."
         )
-    missing = _length(gaps)
+    if coverage.gaps_allowed:
+        warnings.append(
+            f"Controls may be called satisfied below though {missing} of the period were not seen: "
+            f"{wording.duration(coverage.allowed_gap_ns)} were allowed (--allow-gaps). Each of them says so."
+        )
     figures = (
         Figure("blind-spots", "blind spots", len(spots), "blind-spots"),
         Figure(
@@ -94,7 +125,7 @@ def unseen(inputs: Inputs, reading: Reading, catalogue: Catalogue, coverage: Cov
             "gaps in the evidence",
             len(gaps),
             "gaps",
-            note=f"together {wording.duration(missing)}" if gaps else None,
+            note=f"together {missing}" if gaps else None,
         ),
         Figure(
             "unseen", "remarks of sources on their own observing", reading.number(_NOTICES_SUM), "notices", _NOTICES_SUM
@@ -106,8 +137,8 @@ def unseen(inputs: Inputs, reading: Reading, catalogue: Catalogue, coverage: Cov
             "Blind spots",
             (
                 Column("source", "Source", Kind.NAME),
-                Column("what", "What it cannot see", Kind.NAME),
-                Column("fix", "What would make it visible", Kind.NAME),
+                Column("what", "What it cannot see"),
+                Column("fix", "What would make it visible"),
             ),
             tuple(spots[:MAX_ROWS]),
             len(spots),
@@ -119,10 +150,10 @@ def unseen(inputs: Inputs, reading: Reading, catalogue: Catalogue, coverage: Cov
             (
                 Column("from", "From", Kind.TIME),
                 Column("until", "Until", Kind.TIME),
-                Column("reason", "Why", Kind.NAME),
+                Column("reason", "Why"),
                 Column("lost", "Rows known to be lost", Kind.NUMBER),
             ),
-            tuple((row[0], row[1], row[2], row[3]) for row in gaps[:MAX_ROWS]),
+            tuple((gap.from_ns, gap.until_ns, gap.why, gap.lost) for gap in gaps[:MAX_ROWS]),
             len(gaps),
             note="From the store's log, which is signed. Where the number of lost rows is not known, a dash stands.",
             empty="None in the period.",
@@ -189,7 +220,9 @@ def policies_of(inputs: Inputs) -> Policies:
         else:
             unsaid = True
     problem = None
-    if unsaid or not (digests or without):
+    if inputs.runs and not runs_in(inputs):
+        problem = "nobody watched"
+    elif unsaid or not (digests or without):
         problem = "whether what was watched was held against a policy is not recorded"
     elif without:
         problem = "not everything that was watched was held against a policy"
@@ -199,13 +232,14 @@ def policies_of(inputs: Inputs) -> Policies:
 
 
 def runs_in(inputs: Inputs) -> list[Run]:
-    """Return the writers that were at work in the period; all of them when none was.
+    """Return the writers that watched in the period; all that ever did when none was.
 
-    What is read from recordings is of another time than that of the reading.
+    What is read from recordings is of another time than that of the reading. Scans watch nothing.
     """
     span = inputs.span
-    found = [run for run in inputs.runs if run.opened.time_ns <= span.to_ns and run.last_ns >= span.from_ns]
-    return found or list(inputs.runs)
+    runs = [run for run in inputs.runs if not is_scan(run.opened)]
+    found = [run for run in runs if run.opened.time_ns <= span.to_ns and run.last_ns >= span.from_ns]
+    return found or runs
 
 
 def _blind_spots(inputs: Inputs) -> list[tuple[str, str, str | None]]:
@@ -222,40 +256,11 @@ def _blind_spots(inputs: Inputs) -> list[tuple[str, str, str | None]]:
     return list(found)
 
 
-def _gaps(inputs: Inputs, coverage: Coverage) -> list[tuple[int, int, str, int | None]]:
-    """Return what is missing of the period, with how many rows are known to be lost."""
-    span = inputs.span
-    lost: dict[tuple[int, int], int] = {}
-    for entry in inputs.entries:
-        facts = entry.facts or {}
-        count = facts.get("lost")
-        if entry.kind is EntryKind.GAP and isinstance(count, int) and not isinstance(count, bool):
-            since, until = _time(facts, "from_ns", entry.time_ns), _time(facts, "until_ns", entry.time_ns)
-            key = (max(since, span.from_ns), min(until, span.to_ns))
-            lost[key] = lost.get(key, 0) + count
-    return [(gap.from_ns, gap.until_ns, gap.why, lost.get((gap.from_ns, gap.until_ns))) for gap in coverage.gaps]
-
-
-def _length(gaps: Sequence[tuple[int, int, str, int | None]]) -> int:
-    """Return how long gaps are together; those that overlap count once."""
-    total, reached = 0, None
-    for since, until, *_ in sorted(gaps):
-        begin = since if reached is None else max(since, reached)
-        total += max(until - begin, 0)
-        reached = until if reached is None else max(until, reached)
-    return total
-
-
-def _time(facts: Mapping[str, Any], name: str, otherwise: int) -> int:
-    value = facts.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) else otherwise
-
-
 _NOTICES: Final = Query(
     "select code, coalesce(host, broker) as place, scope, sum(count)::bigint as count, min(time) as first_seen, "
     "max(time) as last_seen from notices group by 1, 2, 3 order by 1, 2, 3"
 )
-_NOTICES_SUM: Final = Query("select sum(count) from notices")
+_NOTICES_SUM: Final = Query("select coalesce(sum(count), 0) from notices")
 
 
 def _meaning(catalogue: Catalogue, code: str) -> str:

@@ -299,6 +299,7 @@ class _Writer:
             "description": _bulleted("Observed:", seen or ["nothing"]),
             "props": [
                 _prop("gaps", str(len(coverage.gaps))),
+                *self._gap_props(),
                 _prop("blind-spots", str(len(coverage.blind_spots))),
                 _prop("policy", "given" if coverage.policy else "none"),
             ],
@@ -310,6 +311,16 @@ class _Writer:
             "collected": wording.timestamp(coverage.to_ns, 9),
             "remarks": _bulleted("Not seen:", unseen or ["no gap and no blind spot is known"]),
         }
+
+    def _gap_props(self) -> list[Json]:
+        """Return how much of the period was not seen, and how much of that is allowed; none: all was seen."""
+        coverage = self._coverage
+        if not coverage.gaps:
+            return []
+        return [
+            _prop("seconds-not-seen", _seconds(coverage.missing_ns), remarks="Evidence is missing so long."),
+            _prop("seconds-allowed", _seconds(coverage.allowed_gap_ns), remarks="So long it may be for satisfied."),
+        ]
 
     def _risk(self, finding: ReportFinding) -> Json:
         facets = [{"name": "severity", "system": NAMESPACE, "value": finding.severity}]
@@ -363,6 +374,7 @@ class _Writer:
                 _prop("framework", one.framework),
                 _prop("control", one.control),
                 _prop("aspect", one.assesses, remarks="Only this aspect of the control was assessed."),
+                *self._gap_props(),
             ],
             "origins": self._origins(),
             "target": {
@@ -379,6 +391,10 @@ class _Writer:
 
 def _is_risk(finding: ReportFinding) -> bool:
     return finding.accepted is not None or finding.severity != "info"
+
+
+def _seconds(length_ns: int) -> str:
+    return f"{length_ns / 1e9:.3f}"
 
 
 def _place(finding: ReportFinding) -> str:

@@ -5,25 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from topicwarden.report.findings import SEVERITIES
+from topicwarden.report.findings import SEVERITIES, read_findings
 from topicwarden.report.inputs import Inputs
 from topicwarden.report.model import Column, Figure, Kind, Query, ReportFinding, Section, Table
-from topicwarden.report.reading import MAX_ROWS, Reading, Totals, findings_in
+from topicwarden.report.reading import MAX_ROWS, Reading, Totals
+from topicwarden.report.scans import Succession
 
 _EXCESS: Final = frozenset({"TW101", "TW104", "TW109", "TW111", "TW112", "TW113", "TW115"})
 _UNUSED: Final = frozenset({"TW102", "TW108"})
 _WASTE: Final = frozenset({"TW105", "TW106", "TW107"})
+NOT_STORED: Final = (
+    "What the scan made for this report found (--grants) is not in the store: no query gives it, and "
+    "`topicwarden scan` finds it again."
+)
 _PRIVILEGE: Final = _EXCESS | _UNUSED | _WASTE
 
 
-def privilege(inputs: Inputs, reading: Reading, findings: Sequence[ReportFinding], totals: Sequence[Totals]) -> Section:
+def privilege(
+    inputs: Inputs,
+    reading: Reading,
+    findings: Sequence[ReportFinding],
+    totals: Sequence[Totals],
+    succession: Succession,
+) -> Section:
     """Return excess and unused privilege per client and role, ranked by harm."""
     ours = [one for one in findings if one.code in _PRIVILEGE and one.accepted is None]
     warnings = []
-    if not inputs.grants_read and not inputs.grants_told and not ours:
+    if not inputs.grants_read and not inputs.grants_told:
         warnings.append(
-            "Grants were not read, so excess and unused privilege is not known: pass a broker's configuration with "
-            "--grants, or keep the findings of scans in the store."
+            "Grants were not read, so excess and unused privilege is not known"
+            f"{', but for what was seen to be granted' if ours else ''}: pass a broker's configuration with --grants, "
+            "or keep the findings of scans in the store, with `topicwarden scan --store` while nobody watches into it."
         )
     elif not any(one.unused_known for one in inputs.grants) and not any(one.code in _UNUSED for one in ours):
         warnings.append("Grants were not compared with what was observed: unused privilege is not known.")
@@ -64,7 +76,7 @@ def privilege(inputs: Inputs, reading: Reading, findings: Sequence[ReportFinding
         count,
         _of_codes(reading, _PRIVILEGE),
         note="Harm: severity first, then excess before unused before ineffective, then how many clients it affects, "
-        "then how certain it is.",
+        "then how certain it is." + (f" {NOT_STORED}" if inputs.scanned else ""),
         empty="Nothing was found. Read above whether grants were read at all.",
     )
     return Section(
@@ -85,7 +97,55 @@ def privilege(inputs: Inputs, reading: Reading, findings: Sequence[ReportFinding
                 ("ineffective", "grants that decide nothing", _WASTE),
             )
         ),
-        tables=(table, *_by_owner(reading, ours)),
+        tables=(table, *_by_owner(reading, ours), *_gone(reading, succession)),
+    )
+
+
+def _gone(reading: Reading, succession: Succession) -> Iterable[Table]:
+    """Yield what scans of the period found, and newer ones did not find again."""
+    rows, _ = read_findings(reading.documents("gone", MAX_ROWS))
+    if not rows:
+        return
+    told = reading.told_by(one.fingerprint for one in rows)
+    cells = []
+    for one in rows:
+        again = succession.gone_at(told.get(one.fingerprint, ()), one.broker, one.code)
+        cells.append(
+            (
+                one.severity,
+                one.code,
+                one.who,
+                tuple(name for name, _ in one.witnesses[:3]),
+                _known(one.evidence.get("grant")),
+                _where(one),
+                "open" if one.accepted is None else "accepted",
+                one.first_ns,
+                one.last_ns,
+                None if again is None else again.time_ns,
+                one.fingerprint,
+            )
+        )
+    yield Table(
+        "gone-privilege",
+        "Found by scans, and not any more",
+        (
+            Column("severity", "Severity", Kind.SEVERITY),
+            Column("code", "Code"),
+            Column("client", "Client", Kind.NAME),
+            Column("witness", "For example", Kind.NAMES),
+            Column("grant", "Grant", Kind.NAME),
+            Column("where", "Where it stood", Kind.NAME),
+            Column("state", "State then"),
+            Column("first", "First found", Kind.TIME),
+            Column("last", "Last found", Kind.TIME),
+            Column("gone", "Not found", Kind.TIME),
+            Column("fingerprint", "Fingerprint"),
+        ),
+        tuple(cells),
+        int(reading.found("select count(*) from gone")[0][0]),
+        reading.findings_in(gone=True),
+        note="A newer scan of the same configuration looked for it and did not find it. Whether it was mended, "
+        "accepted or cannot be judged any more, the findings of that scan say. None of these counts anywhere else.",
     )
 
 
@@ -155,7 +215,7 @@ def _known(value: object) -> str | None:
 
 
 def _of_codes(reading: Reading, codes: Iterable[str]) -> Query:
-    return findings_in(reading.span, f"f.accepted is null and f.code in ({_listed(codes)})")
+    return reading.findings_in(f"f.accepted is null and f.code in ({_listed(codes)})")
 
 
 def _count_of(reading: Reading, codes: Iterable[str]) -> Query:

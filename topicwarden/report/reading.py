@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from decimal import Decimal
@@ -48,6 +48,15 @@ class Span:
         length = self.to_ns - self.from_ns + 1
         return next((step for step in _STEPS if length <= step * (MAX_STEPS - 1)), _LONGEST)
 
+    @property
+    def step_said(self) -> str:
+        """The length of a step in words: `15 min`, `7 days`."""
+        seconds = self.step // NANOSECONDS
+        unit, length = next(
+            one for one in (("day", 86_400), ("h", 3600), ("min", 60), ("s", 1)) if seconds % one[1] == 0
+        )
+        return wording.counted(seconds // length, unit) if unit == "day" else f"{seconds // length} {unit}"
+
     def steps(self) -> list[int]:
         """Return when each step begins; the first one may begin before the time does."""
         step = self.step
@@ -70,21 +79,66 @@ class Totals:
 class Reading:
     """Reads one period of a store; a context manager."""
 
-    def __init__(self, store: Store, span: Span) -> None:
-        """Raises ObservationError when the store cannot be read."""
+    def __init__(self, store: Store, span: Span, told: Callable[[Reading], None] = lambda _: None) -> None:
+        """Raises ObservationError when the store cannot be read; `told` is called before anything is read."""
         self.span = Span(max(span.from_ns, _EARLIEST), min(span.to_ns, _LATEST))
         with ExitStack() as opened:
             self._seen = opened.enter_context(Views(store, Scope(self.span.from_ns, self.span.to_ns)))
             self._all = opened.enter_context(Views(store))
+            told(self)
             # Every list of clients and names is made of these: they are read once.
             for name in ("stored.uses", "main.clients", "main.topics"):
                 self._materialise(self._seen, name)
             self._run(f"CREATE TEMP TABLE found AS {_found(self.span)}")
+            self._run("CREATE TEMP TABLE gone AS FROM found LIMIT 0")
             self._run("CREATE TEMP TABLE fresh (document VARCHAR, now_ns BIGINT)")
             self.unreadable = int(self.found(f"select count(*) from found where {_DAMAGED}")[0][0])  # noqa: S608
             """Stored findings that say too little of themselves to be counted with others."""
             self._run(f"DELETE FROM found WHERE {_DAMAGED}")  # noqa: S608 - words of ours
             self._opened = opened.pop_all()
+        self._superseded: str | None = None
+
+    def kept(self, runs: Iterable[int]) -> dict[int, int]:
+        """Return how many findings some writers kept, by the number of the run."""
+        numbers = ", ".join(map(str, runs))
+        if not numbers:
+            return {}
+        return dict(self.found(f"select run, count(*) from stored.tellings where run in ({numbers}) group by run"))  # noqa: S608 - numbers
+
+    def set_apart(self, superseded: str) -> None:
+        """Take findings away that stand no longer; `superseded`: what of `finding_history` says nothing any more."""
+        self._superseded = superseded
+        self._run(f"INSERT INTO gone FROM found WHERE NOT ({self.standing('fingerprint')})")
+        self._run("DELETE FROM found WHERE fingerprint IN (SELECT fingerprint FROM gone)")
+
+    def standing(self, fingerprint: str) -> str | None:
+        """Return the condition that a finding stands, as SQL over the documented views; None: all do."""
+        if self._superseded is None:
+            return None
+        told = f"select fingerprint from finding_history where ({self._superseded}) is not true"  # noqa: S608 - ours
+        return f"{fingerprint} in ({told} and fingerprint is not null)"
+
+    def findings_in(self, where: str = "", what: str = "f.*", *, gone: bool = False) -> Query:
+        """Return the query of the findings of the period that stand, or of those that are gone.
+
+        `where`: further conditions on `f`, what the view has.
+        """
+        standing = self.standing("f.fingerprint")
+        if standing is not None and gone:
+            standing = f"not {standing}"
+        return findings_in(self.span, " and ".join(filter(None, (where, standing))), what)
+
+    def told_by(self, fingerprints: Iterable[str]) -> dict[str, list[int]]:
+        """Return the numbers of the runs that told of each of some findings."""
+        listed = ", ".join(f"'{one}'" for one in fingerprints if one.isalnum())
+        return dict(
+            self.found(
+                "select fingerprint, list(distinct run) from stored.tellings "  # noqa: S608 - hex digits
+                f"where fingerprint in ({listed}) group by fingerprint"
+            )
+            if listed
+            else ()
+        )
 
     def rows(self, query: Query, limit: int = MAX_ROWS) -> tuple[list[tuple[Any, ...]], int]:
         """Return the first rows that a query gives, times in nanoseconds, and how many it gives in all."""
@@ -133,7 +187,8 @@ class Reading:
             return
         with failures():
             self._all.connection.executemany("INSERT INTO fresh VALUES (?, ?)", rows)
-        self._run("DELETE FROM found WHERE fingerprint IN (SELECT document->>'$.fingerprint' FROM fresh)")
+        for table in ("found", "gone"):
+            self._run(f"DELETE FROM {table} WHERE fingerprint IN (SELECT document->>'$.fingerprint' FROM fresh)")  # noqa: S608
         self._run(
             f"INSERT INTO found BY NAME SELECT {_FIELDS}, d.count AS count, now_ns AS first_ns, now_ns AS last_ns, "  # noqa: S608
             f"1 AS runs FROM (SELECT now_ns, from_json(document, '{_SHAPE}') AS d FROM fresh)"
@@ -153,11 +208,11 @@ class Reading:
             )
         ]
 
-    def documents(self) -> list[tuple[Any, ...]]:
-        """Return fingerprint, count, first, last, runs and document of the gravest findings."""
+    def documents(self, table: str = "found", most: int = MAX_FINDINGS) -> list[tuple[Any, ...]]:
+        """Return fingerprint, count, first, last, runs and document of the gravest findings, or of those `gone`."""
         self._run(
-            "CREATE OR REPLACE TEMP TABLE gravest AS FROM found "
-            f"ORDER BY severity_rank(severity) DESC, code, count DESC, fingerprint LIMIT {MAX_FINDINGS}"
+            f"CREATE OR REPLACE TEMP TABLE gravest AS FROM {table} "
+            f"ORDER BY severity_rank(severity) DESC, code, count DESC, fingerprint LIMIT {most}"
         )
         what = "g.fingerprint, g.count, g.first_ns, g.last_ns, g.runs, s.document"
         # Only these are read whole; a place is a row of one file, and the fingerprint tells files apart.
@@ -167,6 +222,11 @@ class Reading:
             f"WHERE s.document->>'$.fingerprint' = g.fingerprint UNION ALL SELECT {what} FROM gravest g "
             "JOIN fresh s ON s.document->>'$.fingerprint' = g.fingerprint WHERE g.place IS NULL"
         )
+
+    def interrupt(self) -> None:
+        """End the statement that runs; from any thread."""
+        self._seen.interrupt()
+        self._all.interrupt()
 
     def close(self) -> None:
         """Close what was opened."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -13,10 +14,11 @@ from topicwarden.report.controls import ControlResult
 from topicwarden.report.inputs import Inputs
 from topicwarden.report.judged import CONTROLS
 from topicwarden.report.model import FORMAT, Cell, Column, Figure, Kind, ReportFinding, Section, Table
-from topicwarden.report.reading import MAX_ROWS
+from topicwarden.report.reading import MAX_ROWS, NANOSECONDS
 
 TYPE: Final = "topicwarden-report"
 MAX_BYTES: Final = 256 << 20
+_TIME: Final = re.compile(r"(\d{4}-\d{2}-\d{2})T(\d{2}:\d{2}:\d{2})\.\d+Z")
 
 
 def read_previous(path: Path) -> Mapping[str, Any]:
@@ -50,7 +52,7 @@ def chapter(
     file, row = inputs.previous
     try:
         return _compared(inputs, findings, total, controls, row)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ConfigurationError(
             Problem(f"the earlier report is damaged ({error!r})", file, hint="give what `report -o FILE.json` wrote")
         ) from error
@@ -72,8 +74,8 @@ def _compared(
     gone = [] if cut_now else [one for fingerprint, one in before.items() if fingerprint not in now]
     period = row["period"]
     facts = [
-        ("The last report", f"made {row['generated']}"),
-        ("Its period", f"{period['from']} to {period['to']}"),
+        ("The last report", f"made {_clock(row['generated'])}"),
+        ("Its period", f"{_clock(period['from'])} to {_clock(period['to'])}"),
         ("Findings then", wording.number(int(row["findings_total"]))),
         ("Findings now", wording.number(total)),
     ]
@@ -85,6 +87,12 @@ def _compared(
         warnings.append("The policy is another one than in the last report: findings come and go because of that too.")
     if cut_before or cut_now:
         warnings.append("There are more findings than a report keeps: what is new or gone among them is not known.")
+    allowed = (row.get("gaps") or {}).get("allowed_seconds", 0)
+    if allowed != inputs.allowed_gap_ns / NANOSECONDS:
+        warnings.append(
+            f"The last report allowed {_allowance(int(allowed * NANOSECONDS))} in the evidence, this one "
+            f"{_allowance(inputs.allowed_gap_ns)}: controls are judged differently because of that too."
+        )
     judged = _controls(row, controls)
     return Section(
         "since",
@@ -122,6 +130,7 @@ def _listed(table_id: str, title: str, rows: Sequence[tuple[Cell, ...]]) -> Tabl
         (
             Column("severity", "Severity", Kind.SEVERITY),
             Column("code", "Code"),
+            Column("name", "Name"),
             Column("who", "Who", Kind.NAME),
             Column("where", "Broker or host", Kind.NAME),
             Column("count", "Occurrences", Kind.NUMBER),
@@ -134,13 +143,23 @@ def _listed(table_id: str, title: str, rows: Sequence[tuple[Cell, ...]]) -> Tabl
 
 def _row(one: ReportFinding) -> tuple[Cell, ...]:
     where = one.host if one.host is not None else one.broker
-    return (one.severity, one.code, one.who, where, one.count, one.fingerprint)
+    return (one.severity, one.code, one.name, one.who, where, one.count, one.fingerprint)
 
 
 def _old_row(one: Mapping[str, Any]) -> tuple[Cell, ...]:
     where = one["host"] if one["host"] is not None else one["broker"]
-    return (str(one["severity"]), str(one["code"]), str(one["who"]), str(where), int(one["count"]),
+    return (str(one["severity"]), str(one["code"]), str(one["name"]), str(one["who"]), str(where), int(one["count"]),
             str(one["fingerprint"]))  # fmt: skip
+
+
+def _allowance(length_ns: int) -> str:
+    return f"gaps of {wording.duration(length_ns)}" if length_ns else "no gaps"
+
+
+def _clock(text: str) -> str:
+    """Return a time of the JSON form as the rest of the report has times."""
+    found = _TIME.fullmatch(text)
+    return text if found is None else f"{found[1]} {found[2]}Z"
 
 
 def _controls(row: Mapping[str, Any], controls: Sequence[ControlResult]) -> list[tuple[Cell, ...]]:

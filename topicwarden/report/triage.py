@@ -1,62 +1,25 @@
-"""Findings of a store as they stand: the newest word about each, found in bounded memory however many there are."""
+"""Findings as they stand: the newest word about each, found in bounded memory however many there are."""
 
 from __future__ import annotations
 
 import heapq
-import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from operator import itemgetter
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
+from topicwarden.output import wording
 from topicwarden.policy import Glob
 from topicwarden.report.findings import SEVERITIES
-from topicwarden.store.files import RowFile
-from topicwarden.store.model import Kind
-from topicwarden.store.reader import Store
-from topicwarden.store.rows import SEGMENT
+from topicwarden.report.scans import KeptScan, Succession
 
 MAX_KNOWN: Final = 1 << 20
 """Causes that are told apart; what is said of others is counted. About 400 bytes each."""
-_PART: Final = 4096
-_SHAPES: Final = 4096
-_FINGERPRINT: Final = re.compile(r"[0-9a-f]{32}")
-_TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{9}Z")
-_TEXT_OR_NOT: Final = (str, type(None))
-_KEYS: Final[Mapping[str, type | tuple[type, ...]]] = {
-    "fingerprint": str,
-    "event": str,
-    "code": str,
-    "name": str,
-    "severity": str,
-    "title": str,
-    "broker": str,
-    "host": _TEXT_OR_NOT,
-    "client": (dict, type(None)),
-    "scope": list,
-    "count": int,
-    "certainty": str,
-    "first_seen": str,
-    "last_seen": str,
-    "witnesses": list,
-    "more_witnesses": int,
-    "evidence": dict,
-    "behind": list,
-    "more_behind": int,
-    "accepted": _TEXT_OR_NOT,
-}
-"""What a document must have to be shown; what is stored may be damaged, or of another version."""
-_CLIENT_KEYS: Final[Mapping[str, type | tuple[type, ...]]] = {
-    "protocol": str,
-    "client_id": str,
-    "user": _TEXT_OR_NOT,
-    "identity": str,
-    "address": _TEXT_OR_NOT,
-    "vhost": _TEXT_OR_NOT,
-}
+UNKNOWN: Final = "unknown"
+_NOT_ONLY_BY_SCANS: Final = -1
 
-State = Literal["all", "open", "accepted"]
+Place = tuple[int, int, int]
+"""Where a document lies; of two, the higher one is newer."""
+State = Literal["all", "open", "accepted", "gone"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +45,41 @@ class Wanted:
         return (
             document["fingerprint"].startswith(self.prefix)
             and SEVERITIES.index(document["severity"]) >= self.severity
-            and (self.state == "all" or (document["accepted"] is not None) == (self.state == "accepted"))
+            and (self.state in ("all", "gone") or (document["accepted"] is not None) == (self.state == "accepted"))
             and (self.broker is None or self.broker.matches(document["broker"]))
             and (self.host is None or any(map(self.host.matches, _hosts(document))))
             and (self.user is None or any(map(self.user.matches, _users(document))))
         )
+
+    def takes_standing(self, last_seen: str, gone: KeptScan | None) -> bool:
+        """Whether it is wanted, by how it stands when all was said."""
+        return last_seen >= self.since and (self.state == "all" or (gone is not None) == (self.state == "gone"))
+
+
+class Tellings(Protocol):
+    """What was told of findings, document by document, wherever it is kept."""
+
+    noun: str
+    """What it is kept in, for messages: `store`."""
+
+    def all(self, wanted: Wanted) -> Iterator[tuple[Place, int | None, dict[str, Any] | None]]:
+        """Yield where each document lies that may be wanted, the number of the scan that told it, and the document.
+
+        No number: something else than a scan did; no document: it cannot be read.
+        """
+        ...
+
+    def again(self, places: Iterable[Place]) -> Iterator[tuple[Place, dict[str, Any]]]:
+        """Yield the documents that lie at some places, as they lie there."""
+        ...
+
+    def succession(self) -> Succession:
+        """Return what newer scans say of what older ones told; asked once all was gone through."""
+        ...
+
+    def unreadable(self, count: int) -> str:
+        """Return in words that so many documents could not be read."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +93,8 @@ class Standing:
     last_seen: str
     runs: int
     """How many runs opened it."""
+    gone: str | None = None
+    """When the first scan after it did not find it any more, or `UNKNOWN`; None: it stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,23 +118,27 @@ class _Cause:
     first_seen: str
     last_seen: str
     runs: int
-    newest: tuple[int, int, int]
-    """Segment, file and row of the newest document."""
+    newest: Place
+    scans: int = 0
+    """A bit for each scan that told of it; negative: not only scans did."""
+    about: tuple[str, str] = ("", "")
+    """Broker and code of what scans told."""
+    gone: KeptScan | None = None
+    """The first scan that did not find it any more."""
 
     @property
-    def rank(self) -> tuple[int, str]:
-        return (self.severity, self.last_seen)
+    def rank(self) -> tuple[bool, int, str]:
+        return (self.gone is None, self.severity, self.last_seen)
 
 
-def find(store: Store, wanted: Wanted, limit: int | None = None) -> Found:
-    """Return findings, the gravest and newest first; without a limit, as they lie in the store.
+def find(tellings: Tellings, wanted: Wanted, limit: int | None = None) -> Found:
+    """Return findings, the gravest and newest first, and last what is gone; without a limit, as they lie there.
 
     Raises ObservationError when a file is damaged; without a limit also while what is returned is gone through.
     """
-    files = store.files(Kind.FINDINGS)
     causes: dict[bytes, _Cause] = {}
     unreadable = overflow = 0
-    for place, document in _documents(store, files, wanted):
+    for place, scan, document in tellings.all(wanted):
         if document is None:
             unreadable += 1
             continue
@@ -153,111 +152,53 @@ def find(store: Store, wanted: Wanted, limit: int | None = None) -> Found:
                 overflow += 1
                 continue
             severity = SEVERITIES.index(document["severity"])
-            causes[key] = _Cause(severity, document["first_seen"], document["last_seen"], int(opened), place)
-            continue
+            cause = causes[key] = _Cause(severity, document["first_seen"], document["last_seen"], 0, place)
+        if scan is None:
+            cause.scans = _NOT_ONLY_BY_SCANS
+        else:
+            cause.scans |= 1 << scan
+            cause.about = (document["broker"], document["code"])
         cause.runs += opened
         cause.first_seen = min(cause.first_seen, document["first_seen"])
         cause.last_seen = max(cause.last_seen, document["last_seen"])
         cause.newest = max(cause.newest, place)
-    if wanted.since:
-        causes = {key: cause for key, cause in causes.items() if cause.last_seen >= wanted.since}
+    _find_gone(causes.values(), tellings.succession())
+    causes = {key: cause for key, cause in causes.items() if wanted.takes_standing(cause.last_seen, cause.gone)}
     total = len(causes)
     if limit is not None and limit < total:
         causes = dict(heapq.nlargest(limit, causes.items(), key=lambda item: (item[1].rank, item[0])))
-    standing: Iterable[Standing] = _newest(store, files, causes)
+    standing: Iterable[Standing] = _newest(tellings, causes)
     if limit is not None:
         gravest = {key: number for number, key in enumerate(sorted(causes, key=lambda k: _order(k, causes[k])))}
         standing = sorted(standing, key=lambda s: gravest[bytes.fromhex(s.document["fingerprint"])])
     return Found(standing, total, unreadable, overflow)
 
 
+def _find_gone(causes: Iterable[_Cause], succession: Succession) -> None:
+    """Note of what only scans told which newer scan did not find it again."""
+    for cause in causes:
+        if cause.scans > 0:
+            told = (number for number in range(cause.scans.bit_length()) if cause.scans >> number & 1)
+            cause.gone = succession.gone_at(told, *cause.about)
+
+
 def _order(key: bytes, cause: _Cause) -> tuple[object, ...]:
-    """Gravest first, then the newest, then by fingerprint."""
-    return (-cause.severity, [-ord(letter) for letter in cause.last_seen], key)
+    """What stands first, of that the gravest, then the newest, then by fingerprint."""
+    return (cause.gone is not None, -cause.severity, [-ord(letter) for letter in cause.last_seen], key)
 
 
-def _newest(store: Store, files: list[RowFile], causes: Mapping[bytes, _Cause]) -> Iterator[Standing]:
-    """Yield the newest document of each cause, reading only the files that have one."""
-    wanted: dict[int, dict[int, _Cause]] = {}
-    for cause in causes.values():
-        _, file, row = cause.newest
-        wanted.setdefault(file, {})[row] = cause
-    for number, rows in sorted(wanted.items()):
-        for row, _, _, text in _rows(store, files[number]):
-            cause_here = rows.get(row)
-            document = None if cause_here is None else _read(text)
-            if cause_here is not None and document is not None:
-                yield Standing(document, cause_here.first_seen, cause_here.last_seen, max(cause_here.runs, 1))
+def _newest(tellings: Tellings, causes: Mapping[bytes, _Cause]) -> Iterator[Standing]:
+    """Yield the newest document of each cause."""
+    by_place = {cause.newest: cause for cause in causes.values()}
+    for place, document in tellings.again(by_place):
+        cause = by_place[place]
+        yield Standing(document, cause.first_seen, cause.last_seen, max(cause.runs, 1), _gone(cause.gone))
 
 
-def _documents(
-    store: Store, files: list[RowFile], wanted: Wanted
-) -> Iterator[tuple[tuple[int, int, int], dict[str, Any] | None]]:
-    """Yield where each document lies that may be wanted, and the document; None: it cannot be read."""
-    # As it is written; a string inside of a document cannot hold these quotes.
-    begins = f'"fingerprint":"{wanted.prefix}'
-    for number, file in enumerate(files):
-        for row, segment, what, text in _rows(store, file):
-            if (not wanted.codes or what in wanted.codes) and (not wanted.prefix or begins in text):
-                yield (segment, number, row), _read(text)
-
-
-def _rows(store: Store, file: RowFile) -> Iterator[tuple[int, int, str, str]]:
-    """Yield number, segment, code and document of each row."""
-    row = 0
-    for part in store.parts(file, _PART):
-        columns = (part.column(name).to_pylist() for name in (SEGMENT, "what", "document"))
-        for segment, what, text in zip(*columns, strict=True):
-            yield row, segment, what, text
-            row += 1
-
-
-def _read(text: str) -> dict[str, Any] | None:
-    try:
-        document = json.loads(text)
-        sound = (
-            _DOCUMENT.fits(document)
-            and _FINGERPRINT.fullmatch(document["fingerprint"])
-            and document["severity"] in SEVERITIES
-            and all(_TIME.fullmatch(document[key]) for key in ("first_seen", "last_seen"))
-            and (document["client"] is None or _CLIENT.fits(document["client"]))
-            and all(map(_WITNESS.fits, document["witnesses"]))
-            and all(map(_BEHIND.fits, document["behind"]))
-            and all(isinstance(part, str) for part in document["scope"])
-        )
-    except (ValueError, RecursionError):
+def _gone(scan: KeptScan | None) -> str | None:
+    if scan is None:
         return None
-    return document if sound else None
-
-
-class _Shape:
-    """The keys a mapping must have, and what may stand under each. Documents are alike, so answers are kept."""
-
-    def __init__(self, keys: Mapping[str, type | tuple[type, ...]]) -> None:
-        self._kinds = [kind if isinstance(kind, tuple) else (kind,) for kind in keys.values()]
-        self._values = itemgetter(*keys)
-        self._known: dict[tuple[type, ...], bool] = {}
-
-    def fits(self, row: Any) -> bool:
-        """Whether it is such a mapping."""
-        if not isinstance(row, dict):
-            return False
-        try:
-            found = tuple(map(type, self._values(row)))
-        except KeyError:
-            return False
-        known = self._known.get(found)
-        if known is None:
-            known = all(kind in allowed for kind, allowed in zip(found, self._kinds, strict=True))
-            if len(self._known) < _SHAPES:
-                self._known[found] = known
-        return known
-
-
-_DOCUMENT: Final = _Shape(_KEYS)
-_CLIENT: Final = _Shape(_CLIENT_KEYS)
-_WITNESS: Final = _Shape({"name": str, "count": int})
-_BEHIND: Final = _Shape({"host": str, "executable": _TEXT_OR_NOT, "arguments": list, "user": _TEXT_OR_NOT})
+    return UNKNOWN if scan.time_ns is None else wording.timestamp(scan.time_ns, 9)
 
 
 def _hosts(document: Mapping[str, Any]) -> Iterator[str]:

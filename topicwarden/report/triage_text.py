@@ -13,7 +13,7 @@ from topicwarden.output.escape import quoted, visible
 from topicwarden.output.layout import columns, wrap
 from topicwarden.output.text import SEVERITY_STYLE, explain
 from topicwarden.report.findings import as_it_was
-from topicwarden.report.triage import Standing
+from topicwarden.report.triage import UNKNOWN, Standing
 
 SHORT: Final = 12
 """Digits of a fingerprint in a list; any beginning that is one finding's names it."""
@@ -25,13 +25,15 @@ _LONGEST: Final = 400
 def brief_lines(standing: Standing, width: int | None, policy_says: str | None = None) -> list[Text]:
     """Return a finding in a list; `policy_says`: what a policy of today says about it."""
     document = standing.document
-    lines = wrap(_heading(document, document["fingerprint"][:SHORT]), width, rest=_INDENT)
+    lines = wrap(_heading(standing, document["fingerprint"][:SHORT]), width, rest=_INDENT)
     lines += wrap(Text(shown_title(document)), width, _INDENT, _INDENT)
     facts = [*_who(document), _place(document), wording.times(document["count"])]
     if standing.runs > 1:
         facts[-1] += f" in the newest of {wording.number(standing.runs)} runs"
     facts.append(f"{_seconds(standing.first_seen)} to {_seconds(standing.last_seen)}")
-    facts.append(str(document["certainty"]))
+    facts.append(visible(document["certainty"]))
+    if standing.gone is not None:
+        facts.append(_not_found(standing.gone))
     if document["accepted"] is not None:
         facts.append(f"accepted: {visible(as_it_was(document['accepted']))}")
     if policy_says is not None:
@@ -42,7 +44,7 @@ def brief_lines(standing: Standing, width: int | None, policy_says: str | None =
 def full_lines(standing: Standing, catalogue: Catalogue, width: int | None, policy_says: str | None) -> list[Text]:
     """Return everything that is known of a finding, and what its code means."""
     document = standing.document
-    lines = [_heading(document, document["fingerprint"])]
+    lines = [_heading(standing, document["fingerprint"])]
     lines += wrap(Text(shown_title(document)), width, "  ", "  ")
     for label, values in _sections(standing, policy_says):
         for number, value in enumerate(values):
@@ -51,7 +53,8 @@ def full_lines(standing: Standing, catalogue: Catalogue, width: int | None, poli
     known = catalogue.get(document["code"])
     lines.append(Text())
     if known is None:
-        lines += wrap(Text(f"This version does not know {document['code']}; it was told by another one."), width)
+        code = visible(document["code"])
+        lines += wrap(Text(f"This version does not know {code}; it was told by another one."), width)
         return lines
     return lines + explain(known, width)
 
@@ -62,9 +65,12 @@ def shown_title(document: Mapping[str, Any]) -> str:
     return title if title.isprintable() else visible(title)
 
 
-def _heading(document: Mapping[str, Any], fingerprint: str) -> Text:
+def _heading(standing: Standing, fingerprint: str) -> Text:
+    document = standing.document
     severity = Severity[document["severity"].upper()]
     state = "accepted" if document["accepted"] is not None else "open"
+    if standing.gone is not None:
+        state = "gone"
     return Text.assemble(
         (severity.name.ljust(len(_INDENT)), SEVERITY_STYLE[severity]),
         (visible(document["code"]), "bold"),
@@ -103,8 +109,15 @@ def _sections(standing: Standing, policy_says: str | None) -> Iterator[tuple[str
         yield "behind", behind
     yield "when", [Text(f"{standing.first_seen} to {standing.last_seen}")]
     often = wording.times(document["count"])
+    if standing.gone is not None:
+        yield "gone", [Text(_not_found(standing.gone))]
     yield "count", [Text(often if standing.runs < 2 else f"{often} in the newest of {standing.runs} runs")]
-    yield "certainty", [Text(str(document["certainty"]))]
+    yield "certainty", [Text(visible(document["certainty"]))]
+
+
+def _not_found(gone: str) -> str:
+    """Return that the newest scan did not find it; `UNKNOWN` is no time."""
+    return f"not found any more by {'a newer scan' if gone == UNKNOWN else f'the scan of {_seconds(gone)}'}"
 
 
 def _who(document: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -198,8 +198,9 @@ class Views:
             return self.execute(sql, parameters).fetchall()
 
     def interrupt(self) -> None:
-        """End the statement that runs; from any thread or a signal's handler."""
-        self.connection.interrupt()
+        """End the statement that runs, if one does; from any thread or a signal's handler."""
+        with suppress(duckdb.Error):  # it was closed
+            self.connection.interrupt()
 
     def close(self) -> None:
         """Close the connection, and remove what was put on disk."""

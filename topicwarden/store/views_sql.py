@@ -209,7 +209,8 @@ VIEWS: Final[Mapping[str, View]] = {
         GROUP BY c.broker, u.resource, r.kind, r.name, r.within""",
     ),
     "findings": View(
-        "A finding, as it stands: one row a fingerprint.",
+        "A finding, as it was last told of: one row a fingerprint. What newer scans did not find any more is still "
+        "here; `topicwarden findings` and the report tell it apart.",
         {
             "code": "the finding's code: `topicwarden explain TW201` says more",
             "name": "its dotted name",
