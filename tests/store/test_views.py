@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import re
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -18,6 +20,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.events.test_recording import clients, host_events, resources
+from tests.store.filling import fill
 from topicwarden.errors import ConfigurationError, ObservationError
 from topicwarden.events import (
     Action,
@@ -45,7 +48,7 @@ from topicwarden.store.model import Kind
 from topicwarden.store.notes import Signer
 from topicwarden.store.reader import Store
 from topicwarden.store.rows import shown
-from topicwarden.store.views import Scope, Views
+from topicwarden.store.views import Scope, Views, failures
 from topicwarden.store.views_sql import VIEWS
 from topicwarden.store.writer import StoreWriter
 
@@ -370,3 +373,18 @@ def test_a_statement_can_be_interrupted_from_another_thread(views: Views) -> Non
 def test_too_little_memory_is_told_as_that(folder: Path) -> None:
     with Views(Store(folder), memory=64 << 20, threads=1) as views, pytest.raises(ConfigurationError, match="memory"):
         views.rows("SELECT list(repeat('x', 10000) || a) FROM range(100000) r(a)")
+
+
+def test_what_goes_wrong_while_rows_come_is_told_as_before_the_first(tmp_path: Path) -> None:
+    fill(tmp_path, 2)
+    wrong = "select case when a = 300000 then cast('x' || a as integer) else a end from range(1000000) r(a)"
+    with Views(Store(tmp_path)) as views:
+        with pytest.raises(ConfigurationError, match="Could not convert string 'x300000'"), failures():
+            deque(views.reader(wrong, 2048), maxlen=0)
+        with pytest.raises(OSError, match="No space"), failures():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        reader = views.reader("select a from range(100000000000) r(a) where a % 3 = 0", 2048)
+        next(iter(reader))
+        views.interrupt()
+        with pytest.raises(duckdb.InterruptException), failures():
+            deque(reader, maxlen=0)

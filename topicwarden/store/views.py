@@ -92,14 +92,13 @@ class Views:
         self.connection = duckdb.connect(config=config)
         try:
             self._build()
-        except (duckdb.InterruptException, RuntimeError) as error:
+        except (duckdb.Error, RuntimeError) as error:
             self.close()
-            if _is_interruption(error):
+            if isinstance(_failure(error), duckdb.InterruptException):
                 raise KeyboardInterrupt from error
-            raise
-        except duckdb.Error as error:
+            if isinstance(error, RuntimeError):
+                raise
             # The statements are ours: it is a file whose columns are not there any more.
-            self.close()
             raise _damaged(error) from error
         except BaseException:
             self.close()
@@ -221,32 +220,37 @@ def failures() -> Iterator[None]:
     """Turn DuckDB's errors into ours while a statement runs or its rows are fetched; an interruption stays one."""
     try:
         yield
-    except duckdb.InterruptException:
-        raise
-    except RuntimeError as error:
-        if not _is_interruption(error):
+    except (duckdb.Error, RuntimeError, OSError) as error:
+        told = _failure(error)
+        if told is error:
             raise
-        raise duckdb.InterruptException(str(error)) from error
-    except duckdb.OutOfMemoryException as error:
-        raise ConfigurationError(
-            Problem(
-                f"not enough memory: {_first_line(error)}", hint="allow more with --memory, or ask for less at once"
-            )
-        ) from error
-    except duckdb.Error as error:
-        # What Parquet's own reader says of damage has no class.
-        of_file = type(error) is duckdb.Error or isinstance(error, duckdb.IOException)
-        if of_file or _OF_FILE.search(_first_line(error)):
-            raise _damaged(error) from error
-        raise _wrong(error) from error
+        raise told from error
 
 
-def _is_interruption(error: Exception) -> bool:
-    # The latter is what duckdb 2.0.1 makes of whatever a signal's handler raised while there was no first row yet.
-    return isinstance(error, duckdb.InterruptException) or str(error) == "Query interrupted"
+def _failure(error: Exception) -> Exception:
+    """Return what an error means; what is not DuckDB's comes back."""
+    first = _first_line(error)
+    # What goes wrong while rows are fetched is an OSError without a number, in DuckDB's words.
+    of_rows = type(error) is OSError and error.errno is None
+    if isinstance(error, duckdb.InterruptException):
+        return error
+    # The former is what duckdb 2.0.1 makes of whatever a signal's handler raised while there was no first row yet.
+    if str(error) == "Query interrupted" or (of_rows and first.startswith("INTERRUPT Error")):
+        return duckdb.InterruptException(str(error))
+    if not of_rows and not isinstance(error, duckdb.Error):
+        return error
+    if isinstance(error, duckdb.OutOfMemoryException) or (of_rows and first.startswith("Out of Memory Error")):
+        return ConfigurationError(
+            Problem(f"not enough memory: {first}", hint="allow more with --memory, or ask for less at once")
+        )
+    # What Parquet's own reader says of damage has no class.
+    of_file = type(error) is duckdb.Error or isinstance(error, duckdb.IOException)
+    if of_file or (of_rows and first.startswith("IO Error")) or _OF_FILE.search(first):
+        return _damaged(error)
+    return _wrong(error)
 
 
-def _damaged(error: duckdb.Error) -> ObservationError:
+def _damaged(error: Exception) -> ObservationError:
     return ObservationError(
         Problem(
             f"a file of the store cannot be read: {_first_line(error)}",
@@ -270,7 +274,7 @@ def _only_reads(sql: str) -> None:
         )
 
 
-def _wrong(error: duckdb.Error) -> ConfigurationError:
+def _wrong(error: Exception) -> ConfigurationError:
     text = str(error)
     if "DuckDB" in text and "INTERNAL" in text:
         text = _first_line(error)
