@@ -265,6 +265,10 @@ def test_a_store_of_scans_alone_shows_how_grants_stood_and_satisfies_nothing(tmp
         assert "satisfied" not in statuses(report).values()
         assert report.table("gaps").total == 1
         assert any("nobody watched" in one.reason for one in report.controls)
+        # That nothing was refused is not known either.
+        assert report.sets.observed.value is None
+        told = {one.name: (one.figure.value, one.figure.note) for one in report.sets.differences}
+        assert told["observed, denied"] == (None, "nobody watched")
 
 
 def test_grants_that_were_held_against_another_policy_are_not_called_as_intended(tmp_path: Path, acl: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 from topicwarden.report.controls import ControlResult
 from topicwarden.report.inputs import Inputs
 from topicwarden.report.model import Cell, Column, Difference, Figure, Kind, Query, Section, Sets, Table
-from topicwarden.report.observed import Policies
+from topicwarden.report.observed import Policies, runs_in
 from topicwarden.report.reading import MAX_ROWS, Reading, Totals
 
 NANOSECONDS: Final = 1_000_000_000
@@ -69,7 +69,7 @@ def sets(inputs: Inputs, reading: Reading, totals: Sequence[Totals], judged: Pol
         Figure(
             "observed",
             "Observed",
-            reading.different(),
+            reading.different() if runs_in(inputs) else None,
             "busiest-clients",
             observed,
             "different (client, action, name) that a broker let pass or did not report as refused",
@@ -104,7 +104,7 @@ def _unknown(inputs: Inputs, key: str, judged: Policies) -> str | None:
         case "observed - intended":
             return judged.problem
         case "observed, denied":
-            return None
+            return None if runs_in(inputs) else "nobody watched"
         case _:
             return judged.problem if inputs.hosts_watched else "no host was watched"
 
