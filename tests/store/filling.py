@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -58,6 +60,28 @@ def fill(folder: Path, segments: int = 6, *, hours: int = 2, first: int = 0, **o
         filling = Filling(writer, first)
         for _ in range(segments):
             filling.segment(hours=hours)
+
+
+def run_until_killed(act: Callable[[int], object], moment: float, first: int = 1) -> bytes:
+    """Let a process of its own act, and kill it so many seconds after it wrote the first bytes to its descriptor.
+
+    Returns all that it wrote there.
+    """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        try:
+            act(writing)
+        finally:
+            os._exit(1)
+    os.close(writing)
+    with open(reading, "rb", buffering=0) as told:  # noqa: PTH123 - a descriptor
+        begun = told.read(first)
+        time.sleep(moment)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        return begun + (told.read() or b"")
 
 
 def files_of(folder: Path, kind: Kind = Kind.EVENTS) -> list[Path]:

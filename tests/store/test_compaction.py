@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
-import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.store.filling import SEAL_SECONDS, SIGNER, START, Filling, files_of, fill, wait_for
+from tests.store.filling import SEAL_SECONDS, SIGNER, START, Filling, files_of, fill, run_until_killed, wait_for
 from topicwarden.events.rows import to_rows
 from topicwarden.store import compaction, writer
 from topicwarden.store.compaction import WORTH, Compactor, worth_merging
@@ -199,20 +197,7 @@ def compact_until_killed(folder: Path, told: int) -> None:
 def test_killed_while_merging_nothing_is_lost_or_doubled(tmp_path: Path, seed: int) -> None:
     moments = random.Random(seed)
     for _ in range(20):
-        reading, writing = os.pipe()
-        child = os.fork()
-        if child == 0:
-            os.close(reading)
-            try:
-                compact_until_killed(tmp_path, writing)
-            finally:
-                os._exit(1)
-        os.close(writing)
-        with open(reading, "rb", buffering=0) as told:  # noqa: PTH123 - a descriptor
-            told.read(1)
-            time.sleep(moments.uniform(0, 0.05))
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+        run_until_killed(lambda told: compact_until_killed(tmp_path, told), moments.uniform(0, 0.05))
     report = verify(tmp_path, verifier=KEY)
     assert report.intact, report.found
     assert report.segments >= 4 * 20

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import signal
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.store.filling import SEAL_SECONDS, SIGNER, START, Filling, files_of, fill, wait_for
+from tests.store.filling import SEAL_SECONDS, SIGNER, START, Filling, files_of, fill, run_until_killed, wait_for
 from topicwarden.errors import ConfigurationError
 from topicwarden.events.rows import to_rows
 from topicwarden.store import retention, writer
@@ -204,20 +202,7 @@ def retire_until_killed(folder: Path, told: int) -> None:
 def test_killed_while_hours_go_all_that_is_gone_is_named_and_all_that_is_named_goes(tmp_path: Path, seed: int) -> None:
     moments = random.Random(seed)
     for _ in range(20):
-        reading, writing = os.pipe()
-        child = os.fork()
-        if child == 0:
-            os.close(reading)
-            try:
-                retire_until_killed(tmp_path, writing)
-            finally:
-                os._exit(1)
-        os.close(writing)
-        with open(reading, "rb", buffering=0) as told:  # noqa: PTH123 - a descriptor
-            told.read(1)
-            time.sleep(moments.uniform(0, 0.05))
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+        run_until_killed(lambda told: retire_until_killed(tmp_path, told), moments.uniform(0, 0.05))
         report = verify(tmp_path, verifier=KEY)
         assert report.intact, report.found
     retire(tmp_path, parse_retention(["20h"]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import tempfile
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.events.test_recording import clients, host_events, resources
+from tests.store.filling import run_until_killed
 from topicwarden.errors import ConfigurationError, ObservationError
 from topicwarden.events import (
     Action,
@@ -134,21 +134,7 @@ def write_until_killed(folder: Path, number: int, told: int) -> None:
 
 def killed(folder: Path, number: int, moment: float) -> int:
     """Run a writer in a process of its own and kill it after a moment; return what it promised."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reading)
-        try:
-            write_until_killed(folder, number, writing)
-        finally:
-            os._exit(1)
-    os.close(writing)
-    with open(reading, "rb", buffering=0) as told:  # noqa: PTH123 - a descriptor
-        first = told.read(8)
-        time.sleep(moment)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        rest = first + (told.read() or b"")
+    rest = run_until_killed(lambda told: write_until_killed(folder, number, told), moment, 8)
     return int.from_bytes(rest[len(rest) // 8 * 8 - 8 : len(rest) // 8 * 8], "little")
 
 

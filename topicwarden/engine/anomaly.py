@@ -48,8 +48,6 @@ NAME: Final = 0.75
 PAYLOAD: Final = 0.75
 RATE: Final = 0.6
 """Weights of the parts."""
-NOTABLE: Final = 50
-"""Score from which a publish is worth a look together with what else is known of its client."""
 WINDOW_NS: Final = 10 * SECOND
 """What a peak rate was measured over."""
 HEADROOM: Final = 2

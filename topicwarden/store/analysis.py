@@ -1,4 +1,4 @@
-"""Questions that reports and scans ask of a store, each one statement over its views, with typed answers.
+"""Questions to a store, each one statement over its views, with typed answers; `observed` is what scans compare with.
 
 All times are nanoseconds since the epoch. Lists are bounded by `limit`; who needs to know how many there are in all
 asks `Inventory`'s counts or the views. Text in the answers is as hostile as in events.

@@ -84,10 +84,6 @@ def _names(folder: Path, expected: Expected) -> list[RowFile]:
     return files_in(folder, expected.kind)
 
 
-class _VanishedError(Exception):
-    """A file was merged or retired since the folder was listed."""
-
-
 class _Folder:
     def __init__(self, root: Path, expected: Expected) -> None:
         self._root = root

@@ -28,8 +28,6 @@ from topicwarden_collectors.host import procfs
 from topicwarden_collectors.host.attributor_records import HEAD, Record, RecordDecoder, Result, host_events
 
 PROGRAM: Final = "topicwarden-attribute"
-BROKER_USER: Final = "mosquitto"
-"""Whom Debian's mosquitto runs as."""
 START_SECONDS: Final = 10.0
 RESTART_SECONDS: Final = 2.0
 """How long a helper may take to be started again: so long the caller waits."""
