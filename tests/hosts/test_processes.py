@@ -126,6 +126,17 @@ def test_a_parent_is_what_it_was_when_it_started_the_child() -> None:
     assert found.parent_executable == "bash"
 
 
+def test_who_is_told_only_later_to_have_ended_before_was_nobodys_parent() -> None:
+    table = ProcessTable()
+    run(table, 5, 10, "bash")
+    child = run(table, 7, 11, "mosquitto_pub", 10)
+    assert child.parent_executable == "bash"
+    table.exited(Exited(6 * SECOND, "one", 10))
+    found = table.at("one", 11, 20 * SECOND)
+    assert found is not None
+    assert found.parent_executable is None
+
+
 def test_a_parent_that_is_told_after_its_child_is_filled_in() -> None:
     table = ProcessTable()
     assert run(table, 5, 11, "mosquitto_pub", 10).parent_executable is None

@@ -61,11 +61,16 @@ class _Slot:
     def at(self, time_ns: int) -> int:
         """Return the place of the image that ran then, -1 for none."""
         place = bisect_right(self.images, time_ns, key=_START) - 1
-        if place >= 0:
-            end = self.exit_of(place)
-            if end is not None and end < time_ns:
-                return -1
-        return place
+        return -1 if place < 0 or self._ended(place, time_ns) else place
+
+    def ended_before(self, time_ns: int) -> bool:
+        """Return whether the image that was started last by then is known to have ended before."""
+        place = bisect_right(self.images, time_ns, key=_START) - 1
+        return place >= 0 and self._ended(place, time_ns)
+
+    def _ended(self, place: int, time_ns: int) -> bool:
+        end = self.exit_of(place)
+        return end is not None and end < time_ns
 
     def exit_of(self, place: int) -> int | None:
         """Return when the process of an image ended: the first exit since it was started, None when none was told."""
@@ -241,7 +246,16 @@ class ProcessTable:
         parent = self._parent_of(image.process, image.start_ns)
         if parent is not None and parent != image.parent:
             image.parent, image.filled = parent, _with_parent(image.process, parent)
+        elif parent is None and image.parent is not None and self._had_ended(image):
+            # Told only now: who was taken for the parent ran no more, and its number was another's by then.
+            image.parent, image.filled = None, image.process
         return image.filled
+
+    def _had_ended(self, image: _Image) -> bool:
+        """Whether the program that had the parent's number last is known to have ended before."""
+        known, pid = self._hosts.get(image.process.host), image.process.parent_pid
+        slot = known.slots.get(pid) if known is not None and pid is not None else None
+        return slot is not None and slot.ended_before(image.start_ns)
 
     def _slot(self, host: str, pid: int) -> _Slot:
         known = self._hosts.get(host)
